@@ -1,0 +1,173 @@
+// The ops as a backend sees them: plain structs in, one function an op.
+//
+// Kernels trust their callers: shapes, dtypes and ranges were checked in csrc/torch. Every result is a fixed
+// sequence of operations, whatever the number of threads: the same inputs give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "activation.h"
+#include "gan_loss.h"
+
+namespace pygan {
+
+enum class DType { f32, f64, bf16, f16 };
+
+// A read-only strided matrix; strides count elements.
+struct Matrix {
+  const void* data;
+  int64_t rows, cols;
+  int64_t row_stride, col_stride;
+};
+
+// Dropout on a layer's input: element e of the (m, k) input is dropped with probability p. p == 0: none.
+struct Dropout {
+  double p = 0;
+  uint64_t seed = 0, offset = 0;
+};
+
+// y (m, n) = act(dropout(x) (m, k) . weight^T + bias)
+struct LinearActForward {
+  DType dtype;
+  Matrix x, weight;
+  const void* bias;  // contiguous (n) or null
+  Activation activation;
+  double slope;
+  Dropout dropout;
+  void* y;
+  int threads;
+};
+
+// g = grad_y * act'(y); grad_x = mask(g . weight); grad_weight = g^T . dropout(x); grad_bias = column sums of g.
+struct LinearActBackward {
+  DType dtype;
+  Matrix grad_y, x, weight;
+  const void* y;  // contiguous (m, n)
+  Activation activation;
+  double slope;
+  Dropout dropout;
+  void *grad_x, *grad_weight, *grad_bias;  // null where not wanted
+  int threads;
+};
+
+// y (m, units) = max over `pieces` consecutive rows of weight (units * pieces, k); argmax is the winning piece.
+struct MaxoutForward {
+  DType dtype;
+  Matrix x, weight;
+  const void* bias;
+  int64_t pieces;
+  Dropout dropout;
+  void* y;
+  uint8_t* argmax;
+  int threads;
+};
+
+struct MaxoutBackward {
+  DType dtype;
+  Matrix grad_y, x, weight;
+  const uint8_t* argmax;  // contiguous (m, units)
+  int64_t pieces;
+  Dropout dropout;
+  void *grad_x, *grad_weight, *grad_bias;
+  int threads;
+};
+
+// out[e] = x[e] * mask(e) / (1 - p) over n contiguous elements
+struct DropoutForward {
+  DType dtype;
+  const void* x;
+  int64_t n;
+  Dropout dropout;
+  void* out;
+  int threads;
+};
+
+enum class Reduction { none, sum, mean };
+
+// One term of the loss over n contiguous logits. Forward: `none` writes n values (added to `out` when
+// accumulate), sum and mean write their total to `total`. Backward: grad[e] = scale * upstream * d/da; upstream
+// is one value per logit for `none`, else one value.
+struct GanLossForward {
+  DType dtype;
+  GanTerm term;
+  const void* logits;
+  int64_t n;
+  double smoothing;
+  Reduction reduction;
+  bool accumulate;
+  void* out;
+  double* total;
+  int threads;
+};
+
+struct GanLossBackward {
+  DType dtype;
+  GanTerm term;
+  const void* logits;
+  int64_t n;
+  double smoothing;
+  Reduction reduction;
+  const void* upstream;
+  void* grad;
+  int threads;
+};
+
+// One contiguous parameter tensor of an update; its state is of the same dtype or fp32.
+struct ParamSlice {
+  void* param;
+  const void* grad;
+  void *state1, *state2;
+  int64_t n;
+};
+
+struct MomentumUpdate {
+  DType dtype, state_dtype;
+  const ParamSlice* slices;
+  int64_t count;
+  double lr, momentum;
+  int threads;
+};
+
+struct AdamUpdate {
+  DType dtype, state_dtype;
+  const ParamSlice* slices;
+  int64_t count;
+  int64_t step;
+  double lr, beta1, beta2, eps;
+  int threads;
+};
+
+enum class NoiseKind { normal, uniform };
+
+struct Noise {
+  DType dtype;
+  NoiseKind kind;
+  uint64_t seed, offset;
+  void* out;
+  int64_t n;
+  int threads;
+};
+
+// Elements [start, start + count) of the endless sequence of epochs, each a fresh permutation of the population.
+struct MinibatchIndices {
+  int64_t population, start, count;
+  uint64_t seed, offset;
+  int64_t* out;
+};
+
+struct Backend {
+  const char* name;
+  void (*linear_act_forward)(const LinearActForward&);
+  void (*linear_act_backward)(const LinearActBackward&);
+  void (*maxout_forward)(const MaxoutForward&);
+  void (*maxout_backward)(const MaxoutBackward&);
+  void (*dropout_forward)(const DropoutForward&);
+  void (*gan_loss_forward)(const GanLossForward&);
+  void (*gan_loss_backward)(const GanLossBackward&);
+  void (*momentum_update)(const MomentumUpdate&);
+  void (*adam_update)(const AdamUpdate&);
+  void (*noise)(const Noise&);
+  void (*minibatch_indices)(const MinibatchIndices&);
+};
+
+}  // namespace pygan

@@ -1,0 +1,40 @@
+// Update rules, one parameter at a time.
+#pragma once
+
+#include "host_device.h"
+#include "math.h"
+
+namespace pygan {
+
+PYGAN_HD float square_root(float x) { return sqrtf(x); }
+PYGAN_HD double square_root(double x) { return ::sqrt(x); }
+
+// The paper's momentum: the learning rate is inside the velocity, v = mu v - lr g; p += v.
+// torch.optim.SGD keeps it outside; the two differ as soon as lr changes.
+template <class T>
+struct Momentum {
+  T lr, momentum;
+
+  PYGAN_HD void operator()(T* param, T grad, T* velocity) const {
+    const T v = momentum * *velocity - lr * grad;
+    *velocity = v;
+    *param += v;
+  }
+};
+
+// Adam (Kingma & Ba 2015) as torch.optim.Adam writes it:
+// p -= (lr / correction1) m / (sqrt(v) / sqrt(correction2) + eps), correction_i = 1 - beta_i^step.
+template <class T>
+struct Adam {
+  T step_size;  // lr / correction1
+  T inverse_root_correction2;
+  T beta1, beta2, eps;
+
+  PYGAN_HD void operator()(T* param, T grad, T* m, T* v) const {
+    *m += (T(1) - beta1) * (grad - *m);
+    *v = beta2 * *v + (T(1) - beta2) * grad * grad;
+    *param -= step_size * *m / (square_root(*v) * inverse_root_correction2 + eps);
+  }
+};
+
+}  // namespace pygan
