@@ -1,0 +1,118 @@
+// The epilogues of gemm.h that layers share, and the backward pass that is the same for every layer: only the
+// gradient of the pre-activations differs.
+#pragma once
+
+#include <vector>
+
+#include "operands.h"
+#include "workspace.h"
+
+namespace pygan::cpu::PYGAN_ISA {
+
+template <class T, class S>
+inline void store_tile(const T* c, int rows, int cols, S* out, int64_t ld) {
+  for (int r = 0; r < rows; ++r) store_row(c + r * kTileCols<T>, cols, out + r * ld);
+}
+
+// A bias in the type that is computed with, padded so that every tile can read whole vectors.
+template <class S>
+class PaddedBias {
+  using T = Compute<S>;
+
+ public:
+  PaddedBias(const void* bias, int64_t n) : space_(bias ? Workspace::bytes_for<T>(n + kTileCols<T>) : 0) {
+    if (!bias) return;
+    values_ = space_.template take<T>(n + kTileCols<T>);
+    load_row(static_cast<const S*>(bias), n, values_);
+    for (int i = 0; i < kTileCols<T>; ++i) values_[n + i] = T(0);
+  }
+
+  const T* values() const { return values_; }
+
+ private:
+  Workspace space_;
+  T* values_ = nullptr;
+};
+
+// Writes a product as it is.
+template <class S>
+class Store : public Epilogue<Compute<S>> {
+ public:
+  Store(void* out, int64_t ld) : out_(static_cast<S*>(out)), ld_(ld) {}
+
+  void tile(Compute<S>* c, int64_t i, int rows, int64_t j, int cols, int) override {
+    store_tile(c, rows, cols, out_ + i * ld_ + j, ld_);
+  }
+
+ private:
+  S* out_;
+  int64_t ld_;
+};
+
+// Writes a product times the dropout mask of the element it lands on.
+template <class S>
+class StoreDropped : public Epilogue<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  StoreDropped(void* out, int64_t ld, const Dropout& dropout) : out_(static_cast<S*>(out)), ld_(ld), mask_(dropout) {}
+
+  void tile(T* c, int64_t i, int rows, int64_t j, int cols, int) override {
+    for (int r = 0; r < rows; ++r) mask_.apply(c + r * kTileCols<T>, cols, (i + r) * ld_ + j);
+    store_tile(c, rows, cols, out_ + i * ld_ + j, ld_);
+  }
+
+ private:
+  S* out_;
+  int64_t ld_;
+  DropoutMask<T> mask_;
+};
+
+// Calls f with the layer's input as an operand, dropped out where the layer drops.
+template <class S, class F>
+void with_input(const Matrix& x, const Dropout& dropout, bool inner_is_col, const F& f) {
+  if (dropout.p > 0)
+    f(Dropped<S>(x, dropout, inner_is_col));
+  else
+    f(dense<S>(x, inner_is_col));
+}
+
+struct LayerBackward {
+  Matrix x, weight;  // x is (m, k), weight (n, k)
+  Dropout dropout;
+  void *grad_x, *grad_weight, *grad_bias;  // null where not wanted
+  int threads;
+};
+
+// grad_x = mask(g . weight), grad_weight = g^T . dropout(x), grad_bias = column sums of g, for g (m, n) given as
+// an operand summed over its columns (by_row) and over its rows (by_col).
+template <class S, class T = Compute<S>>
+void layer_backward(const LayerBackward& op, const Operand<T>& by_row, const Operand<T>& by_col) {
+  const int64_t m = op.x.rows, n = op.weight.rows, k = op.x.cols;
+  if (op.grad_x) {
+    const Dense<S> weight = dense<S>(op.weight, false);
+    const Operand<T>* b = &weight;
+    if (op.dropout.p > 0) {
+      StoreDropped<S> epilogue(op.grad_x, k, op.dropout);
+      gemm({m, k, n, &by_row, &b, 1, &epilogue, nullptr, op.threads});
+    } else {
+      Store<S> epilogue(op.grad_x, k);
+      gemm({m, k, n, &by_row, &b, 1, &epilogue, nullptr, op.threads});
+    }
+  }
+  if (!op.grad_weight && !op.grad_bias) return;
+  // A bias gradient alone is the same product with no columns: the sums are taken while g is packed.
+  const int64_t cols = op.grad_weight ? k : 0;
+  std::vector<double> sums(op.grad_bias ? size_t(n) : 0, 0.0);
+  Store<S> epilogue(op.grad_weight, k);
+  with_input<S>(op.x, op.dropout, false, [&](const Operand<T>& x) {
+    const Operand<T>* b = &x;
+    gemm({n, cols, m, &by_col, &b, 1, &epilogue, op.grad_bias ? sums.data() : nullptr, op.threads});
+  });
+  for (int64_t j = 0; j < int64_t(sums.size()); ++j) {
+    const T sum = T(sums[size_t(j)]);
+    store_row(&sum, 1, static_cast<S*>(op.grad_bias) + j);
+  }
+}
+
+}  // namespace pygan::cpu::PYGAN_ISA

@@ -1,0 +1,61 @@
+// The one matrix product of the CPU backend: C[i, j] = sum_k A[i, k] B[j, k], whose operands are produced while
+// they are packed and whose result is consumed tile by tile. Every layer, forward and backward, is this product
+// with other operands (operands.h) and another epilogue.
+#pragma once
+
+#include <cstdint>
+
+#include "simd.h"
+
+namespace pygan::cpu::PYGAN_ISA {
+
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+// Columns of a register tile: two vectors.
+template <class T>
+constexpr int kTileCols = 2 * kLanes<T>;
+
+// A matrix that is produced block by block. `inner_is_col` says which of its axes the product sums over.
+template <class T>
+class Operand {
+ public:
+  explicit Operand(bool inner_is_col) : inner_is_col(inner_is_col) {}
+  virtual ~Operand() = default;
+
+  // Writes rows [row, row + rows) x cols [col, col + cols) of the matrix to out, leading dimension ld.
+  virtual void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const = 0;
+
+  // The same rows in place, where the matrix lies in memory as T with unit column stride; else null.
+  virtual const T* in_place(int64_t row, int64_t col, int64_t* ld) const {
+    (void)row, (void)col, (void)ld;
+    return nullptr;
+  }
+
+  const bool inner_is_col;
+};
+
+// Consumes a finished tile: c[r * kTileCols + l] is C[i + r, j + l] of weight set `piece`. It may overwrite c.
+template <class T>
+class Epilogue {
+ public:
+  virtual ~Epilogue() = default;
+  virtual void tile(T* c, int64_t i, int rows, int64_t j, int cols, int piece) = 0;
+};
+
+template <class T>
+struct Gemm {
+  int64_t m, n, k;
+  const Operand<T>* a;
+  // One B for each piece: for the same tile the epilogue sees piece 0, 1, ... in order, from one thread.
+  const Operand<T>* const* b;
+  int pieces;
+  Epilogue<T>* epilogue;
+  double* a_sum;  // null, or (m) that receives sum_k A[i, k]
+  int threads;
+};
+
+void gemm(const Gemm<float>& problem);
+void gemm(const Gemm<double>& problem);
+
+}  // namespace pygan::cpu::PYGAN_ISA

@@ -1,0 +1,77 @@
+// act(dropout(x) W^T + b) and its backward: bias, activation and dropout happen inside the product.
+#include "epilogues.h"
+#include "kernels.h"
+#include "operands.h"
+#include "workspace.h"
+
+namespace pygan::cpu::PYGAN_ISA {
+namespace {
+
+template <class S>
+class BiasActivation : public Epilogue<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  BiasActivation(const LinearActForward& op, const T* bias)
+      : bias_(bias), y_(static_cast<S*>(op.y)), ld_(op.weight.rows), activation_(op.activation), slope_(T(op.slope)) {}
+
+  void tile(T* c, int64_t i, int rows, int64_t j, int cols, int) override {
+    for_activation(activation_, Apply{c, bias_ ? bias_ + j : nullptr, rows, slope_});
+    store_tile(c, rows, cols, y_ + i * ld_ + j, ld_);
+  }
+
+ private:
+  struct Apply {
+    T* c;
+    const T* bias;
+    int rows;
+    T slope;
+
+    template <Activation A>
+    void run() const {
+      for (int r = 0; r < rows; ++r) {
+        T* row = c + r * kTileCols<T>;
+        if (bias)
+          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l] + bias[l], slope);
+        else
+          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l], slope);
+      }
+    }
+  };
+
+  const T* bias_;  // padded to whole tiles
+  S* y_;
+  int64_t ld_;
+  Activation activation_;
+  T slope_;
+};
+
+template <class S>
+void forward(const LinearActForward& op) {
+  using T = Compute<S>;
+  const int64_t m = op.x.rows, n = op.weight.rows, k = op.x.cols;
+  PaddedBias<S> bias(op.bias, n);
+  BiasActivation<S> epilogue(op, bias.values());
+  const Dense<S> weight = dense<S>(op.weight, true);
+  const Operand<T>* b = &weight;
+  with_input<S>(op.x, op.dropout, true,
+                [&](const Operand<T>& x) { gemm({m, n, k, &x, &b, 1, &epilogue, nullptr, op.threads}); });
+}
+
+}  // namespace
+
+void linear_act_forward(const LinearActForward& op) {
+  for_dtype(op.dtype, [&](auto* tag) { forward<std::remove_pointer_t<decltype(tag)>>(op); });
+}
+
+void linear_act_backward(const LinearActBackward& op) {
+  for_dtype(op.dtype, [&](auto* tag) {
+    using S = std::remove_pointer_t<decltype(tag)>;
+    const ActivationGrad<S> by_row(op.grad_y, op.y, op.activation, op.slope, true);
+    const ActivationGrad<S> by_col(op.grad_y, op.y, op.activation, op.slope, false);
+    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, op.threads}, by_row,
+                      by_col);
+  });
+}
+
+}  // namespace pygan::cpu::PYGAN_ISA

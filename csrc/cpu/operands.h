@@ -1,0 +1,140 @@
+// The operands of gemm.h: what a layer multiplies, made on the fly.
+#pragma once
+
+#include "gemm.h"
+#include "random_rows.h"
+
+namespace pygan::cpu::PYGAN_ISA {
+
+// A strided matrix of storage type S.
+template <class S>
+class Dense : public Operand<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  Dense(const Matrix& matrix, bool inner_is_col) : Operand<T>(inner_is_col), m_(matrix) {}
+
+  void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
+    for (int r = 0; r < rows; ++r) {
+      const S* in = static_cast<const S*>(m_.data) + (row + r) * m_.row_stride + col * m_.col_stride;
+      if (m_.col_stride == 1)
+        load_row(in, cols, out + r * ld);
+      else
+        for (int c = 0; c < cols; ++c) out[r * ld + c] = widen(in[c * m_.col_stride]);
+    }
+  }
+
+  const T* in_place(int64_t row, int64_t col, int64_t* ld) const override {
+    if constexpr (std::is_same_v<S, T>) {
+      if (m_.col_stride == 1) {
+        *ld = m_.row_stride;
+        return static_cast<const T*>(m_.data) + row * m_.row_stride + col;
+      }
+    }
+    return nullptr;
+  }
+
+ private:
+  Matrix m_;
+};
+
+// A transposed view is cheaper to read along its own rows.
+inline bool is_transposed(const Matrix& m) { return m.row_stride == 1 && m.col_stride != 1; }
+inline Matrix transposed(const Matrix& m) { return {m.data, m.cols, m.rows, m.col_stride, m.row_stride}; }
+
+template <class S>
+Dense<S> dense(const Matrix& matrix, bool inner_is_col) {
+  return is_transposed(matrix) ? Dense<S>(transposed(matrix), !inner_is_col) : Dense<S>(matrix, inner_is_col);
+}
+
+// dropout(x): the mask of element row * cols + col is recomputed, never stored.
+template <class S>
+class Dropped : public Operand<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  Dropped(const Matrix& matrix, const Dropout& dropout, bool inner_is_col)
+      : Operand<T>(inner_is_col), x_(matrix, inner_is_col), cols_(matrix.cols), mask_(dropout) {}
+
+  void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
+    x_.block(row, rows, col, cols, out, ld);
+    for (int r = 0; r < rows; ++r) mask_.apply(out + r * ld, cols, (row + r) * cols_ + col);
+  }
+
+ private:
+  Dense<S> x_;
+  int64_t cols_;
+  DropoutMask<T> mask_;
+};
+
+// g = grad_y * act'(y)
+template <class S>
+class ActivationGrad : public Operand<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  ActivationGrad(const Matrix& grad_y, const void* y, Activation activation, double slope, bool inner_is_col)
+      : Operand<T>(inner_is_col),
+        grad_y_(grad_y, inner_is_col),
+        y_(static_cast<const S*>(y)),
+        cols_(grad_y.cols),
+        activation_(activation),
+        slope_(T(slope)) {}
+
+  void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
+    grad_y_.block(row, rows, col, cols, out, ld);
+    if (activation_ != Activation::identity)
+      for_activation(activation_, Multiply{y_ + row * cols_ + col, cols_, rows, cols, out, ld, slope_});
+  }
+
+ private:
+  struct Multiply {
+    const S* y;
+    int64_t ldy;
+    int rows, cols;
+    T* out;
+    int64_t ld;
+    T slope;
+
+    template <Activation A>
+    void run() const {
+      for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < cols; ++c) out[r * ld + c] *= derivative_from_output<A>(T(widen(y[r * ldy + c])), slope);
+    }
+  };
+
+  Dense<S> grad_y_;
+  const S* y_;
+  int64_t cols_;
+  Activation activation_;
+  T slope_;
+};
+
+// The gradient of a maxout layer's pre-activations (m, units * pieces): grad_y where the piece won, else 0.
+template <class S>
+class MaxoutGrad : public Operand<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  MaxoutGrad(const Matrix& grad_y, const uint8_t* argmax, int64_t pieces, bool inner_is_col)
+      : Operand<T>(inner_is_col), g_(grad_y), argmax_(argmax), pieces_(pieces) {}
+
+  void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
+    for (int r = 0; r < rows; ++r) {
+      const S* g = static_cast<const S*>(g_.data) + (row + r) * g_.row_stride;
+      const uint8_t* winner = argmax_ + (row + r) * g_.cols;
+      int64_t unit = col / pieces_, piece = col % pieces_;
+      for (int c = 0; c < cols; ++c) {
+        out[r * ld + c] = winner[unit] == piece ? T(widen(g[unit * g_.col_stride])) : T(0);
+        if (++piece == pieces_) piece = 0, ++unit;
+      }
+    }
+  }
+
+ private:
+  Matrix g_;
+  const uint8_t* argmax_;
+  int64_t pieces_;
+};
+
+}  // namespace pygan::cpu::PYGAN_ISA
