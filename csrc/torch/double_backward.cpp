@@ -1,0 +1,72 @@
+#include "double_backward.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/matmul.h>
+
+#include "checks.h"
+
+namespace pygan {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+void save_settings(AutogradContext* ctx, LayerSettings settings) {
+  ctx->saved_data["settings"] = c10::ivalue::Tuple::create(
+      {settings.kind, settings.slope, settings.dropout, settings.seed, settings.offset, settings.has_bias});
+}
+
+LayerSettings saved_settings(AutogradContext* ctx) {
+  const auto tuple = ctx->saved_data.at("settings").toTuple();
+  const auto& e = tuple->elements();
+  return {e[0].toInt(), e[1].toDouble(), e[2].toDouble(), e[3].toSymInt(), e[4].toSymInt(), e[5].toBool()};
+}
+
+bool any_requires_grad(std::initializer_list<const Tensor*> inputs) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const Tensor* input : inputs)
+    if (input && input->requires_grad()) return true;
+  return false;
+}
+
+std::array<bool, 3> wanted_grads(const AutogradContext* ctx, bool has_bias) {
+  return {ctx->needs_input_grad(0), ctx->needs_input_grad(1), has_bias && ctx->needs_input_grad(2)};
+}
+
+void mark_unwanted(AutogradContext* ctx, const variable_list& grads, const std::array<bool, 3>& mask) {
+  variable_list unwanted;
+  for (size_t i = 0; i < mask.size(); ++i)
+    if (!mask[i]) unwanted.push_back(grads[i]);
+  ctx->mark_non_differentiable(unwanted);
+}
+
+Tensor call_dropout(const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("pygan::dropout", "")
+                             .typed<Tensor(const Tensor&, double, c10::SymInt, c10::SymInt)>();
+  return op.call(x, p, std::move(seed), std::move(offset));
+}
+
+std::tuple<Tensor, Tensor, Tensor> layer_double_backward(const LayerSettings& settings, const variable_list& cotangents,
+                                                         const Tensor& g, const Tensor& x, const Tensor& weight) {
+  const auto mask = [&](const Tensor& t) {
+    return settings.dropout > 0 ? call_dropout(t, settings.dropout, settings.seed, settings.offset) : t;
+  };
+  const Tensor &v_x = cotangents[0], &v_weight = cotangents[1], &v_bias = cotangents[2];
+  Tensor grad_g, grad_x, grad_weight;
+  const auto add = [&](const Tensor& term) { grad_g = grad_g.defined() ? grad_g + term : term; };
+  if (v_x.defined()) {
+    const Tensor masked = mask(v_x);
+    add(at::matmul(masked, weight.t()));
+    grad_weight = at::matmul(as_rows(g).t(), as_rows(masked));
+  }
+  if (v_weight.defined()) {
+    add(at::matmul(mask(x), v_weight.t()));
+    grad_x = mask(at::matmul(g, v_weight));
+  }
+  if (v_bias.defined()) add(v_bias.expand_symint(g.sym_sizes()));
+  return {grad_g, grad_x, grad_weight};
+}
+
+}  // namespace pygan

@@ -1,0 +1,62 @@
+// Dropout with an explicit counter: backward is the same op, so every order of derivative is.
+#include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "../cpu/backend.h"
+#include "checks.h"
+#include "double_backward.h"
+
+namespace pygan {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+template <const Backend& (*backend)()>
+Tensor forward(const Tensor& x, double p, int64_t seed, int64_t offset) {
+  check_floating("dropout", "x", x);
+  check_probability("dropout", "p", p);
+  const Tensor dense = x.contiguous();
+  Tensor out = at::empty(x.sizes(), x.options());
+  backend().dropout_forward({dtype_of(x),
+                             dense.const_data_ptr(),
+                             x.numel(),
+                             {p, uint64_t(seed), uint64_t(offset)},
+                             out.mutable_data_ptr(),
+                             threads()});
+  return out;
+}
+
+Tensor meta(const Tensor& x, double p, c10::SymInt, c10::SymInt) {
+  check_floating("dropout", "x", x);
+  check_probability("dropout", "p", p);
+  return at::empty_symint(x.sym_sizes(), x.options());
+}
+
+class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    save_settings(ctx, {0, 0, p, seed, offset, false});
+    return call_dropout(x, p, std::move(seed), std::move(offset));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const LayerSettings settings = saved_settings(ctx);
+    return {call_dropout(grads[0], settings.dropout, settings.seed, settings.offset), {}, {}, {}};
+  }
+};
+
+Tensor autograd(const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {
+  return DropoutFunction::apply(x, p, std::move(seed), std::move(offset));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pygan, CPU, m) { m.impl("dropout", forward<cpu::backend>); }
+TORCH_LIBRARY_IMPL(pygan, Meta, m) { m.impl("dropout", meta); }
+TORCH_LIBRARY_IMPL(pygan, Autograd, m) { m.impl("dropout", autograd); }
+
+}  // namespace pygan

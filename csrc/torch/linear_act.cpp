@@ -1,0 +1,295 @@
+// act(dropout(x) W^T + b) as a torch op: device kernels, meta, autograd (twice differentiable), autocast.
+#include <ATen/OpMathType.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/expm1.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/where.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "../cpu/backend.h"
+#include "autocast.h"
+#include "checks.h"
+#include "double_backward.h"
+
+namespace pygan {
+namespace {
+
+using at::Tensor;
+using std::optional;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Mask = std::array<bool, 3>;
+
+void check(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, double slope, double dropout) {
+  check_layer("linear_act", x, weight, bias);
+  check_slope("linear_act", slope);
+  check_probability("linear_act", "dropout", dropout);
+}
+
+template <const Backend& (*backend)()>
+Tensor forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, c10::string_view activation,
+               double slope, double dropout, int64_t seed, int64_t offset) {
+  const Activation act = parse_activation("linear_act", activation);
+  check(x, weight, bias, slope, dropout);
+  const Tensor rows = as_rows(x);
+  const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
+  Tensor y = at::empty_symint(with_last(x, weight.sym_size(0)), x.options());
+  backend().linear_act_forward({dtype_of(x),
+                                matrix_of(rows),
+                                matrix_of(weight),
+                                bias ? dense_bias.const_data_ptr() : nullptr,
+                                act,
+                                slope,
+                                {dropout, uint64_t(seed), uint64_t(offset)},
+                                y.mutable_data_ptr(),
+                                threads()});
+  return y;
+}
+
+Tensor meta(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, c10::string_view activation,
+            double slope, double dropout, c10::SymInt, c10::SymInt) {
+  parse_activation("linear_act", activation);
+  check(x, weight, bias, slope, dropout);
+  return at::empty_symint(with_last(x, weight.sym_size(0)), x.options());
+}
+
+using Grads = std::tuple<Tensor, Tensor, Tensor>;
+
+// A gradient that is not wanted is an empty tensor.
+Grads empty_grads(const Tensor& x, const Tensor& weight, const Mask& mask) {
+  const auto make = [&](bool wanted, c10::SymIntArrayRef sizes) {
+    return wanted ? at::empty_symint(sizes, x.options()) : at::empty({0}, x.options());
+  };
+  return {make(mask[0], x.sym_sizes()), make(mask[1], weight.sym_sizes()), make(mask[2], {weight.sym_size(0)})};
+}
+
+void check_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y) {
+  check_layer("linear_act_backward", x, weight, std::nullopt);
+  const auto shape = with_last(x, weight.sym_size(0));
+  check_shape("linear_act_backward", "grad_y", grad_y, shape);
+  check_shape("linear_act_backward", "y", y, shape);
+  check_same("linear_act_backward", "grad_y", grad_y, "x", x);
+  check_same("linear_act_backward", "y", y, "x", x);
+}
+
+template <const Backend& (*backend)()>
+Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
+               c10::string_view activation, double slope, double dropout, int64_t seed, int64_t offset, Mask mask) {
+  const Activation act = parse_activation("linear_act_backward", activation);
+  check_backward(grad_y, x, weight, y);
+  const Tensor grad_rows = as_rows(grad_y), rows = as_rows(x), dense_y = y.contiguous();
+  auto grads = empty_grads(x, weight, mask);
+  auto& [grad_x, grad_weight, grad_bias] = grads;
+  backend().linear_act_backward({dtype_of(x),
+                                 matrix_of(grad_rows),
+                                 matrix_of(rows),
+                                 matrix_of(weight),
+                                 dense_y.const_data_ptr(),
+                                 act,
+                                 slope,
+                                 {dropout, uint64_t(seed), uint64_t(offset)},
+                                 mask[0] ? grad_x.mutable_data_ptr() : nullptr,
+                                 mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
+                                 mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
+                                 threads()});
+  return grads;
+}
+
+Grads backward_meta(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
+                    c10::string_view activation, double, double, c10::SymInt, c10::SymInt, Mask mask) {
+  parse_activation("linear_act_backward", activation);
+  check_backward(grad_y, x, weight, y);
+  return empty_grads(x, weight, mask);
+}
+
+Tensor call_forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, c10::string_view activation,
+                    double slope, double dropout, c10::SymInt seed, c10::SymInt offset) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("pygan::linear_act", "")
+                             .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, c10::string_view,
+                                           double, double, c10::SymInt, c10::SymInt)>();
+  return op.call(x, weight, bias, activation, slope, dropout, std::move(seed), std::move(offset));
+}
+
+Grads call_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
+                    c10::string_view activation, double slope, double dropout, c10::SymInt seed, c10::SymInt offset,
+                    Mask mask) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("pygan::linear_act_backward", "")
+                             .typed<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, c10::string_view,
+                                          double, double, c10::SymInt, c10::SymInt, Mask)>();
+  return op.call(grad_y, x, weight, y, activation, slope, dropout, std::move(seed), std::move(offset), mask);
+}
+
+// d f'(y) / dy as a tensor, or undefined where it is zero.
+Tensor derivative_slope(Activation activation, const Tensor& y) {
+  switch (activation) {
+    case Activation::tanh:
+      return -2 * y;
+    case Activation::sigmoid:
+      return 1 - 2 * y;
+    case Activation::elu:
+      return (y <= 0).to(y.scalar_type());
+    case Activation::softplus:
+      return (-y).exp();
+    default:
+      return {};
+  }
+}
+
+Tensor derivative(Activation activation, const Tensor& y, double slope) {
+  switch (activation) {
+    case Activation::identity:
+      return {};
+    case Activation::relu:
+      return (y > 0).to(y.scalar_type());
+    case Activation::leaky_relu:
+      return at::where(y > 0, at::ones({}, y.options()), at::full({}, slope, y.options()));
+    case Activation::tanh:
+      return 1 - y * y;
+    case Activation::sigmoid:
+      return y * (1 - y);
+    case Activation::elu:
+      return at::where(y > 0, at::ones({}, y.options()), y + 1);
+    case Activation::softplus:
+      return -(-y).expm1();
+  }
+  return {};
+}
+
+LayerSettings settings_of(c10::string_view activation, double slope, double dropout, const c10::SymInt& seed,
+                          const c10::SymInt& offset, bool has_bias) {
+  return {static_cast<int64_t>(parse_activation("linear_act", activation)), slope, dropout, seed, offset, has_bias};
+}
+
+class LinearActBackward : public torch::autograd::Function<LinearActBackward> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const Tensor& grad_y, const Tensor& x, const Tensor& weight,
+                               const Tensor& y, c10::string_view activation, double slope, double dropout,
+                               c10::SymInt seed, c10::SymInt offset, Mask mask) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [grad_x, grad_weight, grad_bias] =
+        call_backward(grad_y, x, weight, y, activation, slope, dropout, seed, offset, mask);
+    ctx->save_for_backward({grad_y, x, weight, y});
+    save_settings(ctx, settings_of(activation, slope, dropout, seed, offset, mask[2]));
+    ctx->set_materialize_grads(false);
+    mark_unwanted(ctx, {grad_x, grad_weight, grad_bias}, mask);
+    return {grad_x, grad_weight, grad_bias};
+  }
+
+  // With g = grad_y * f'(y), grad_x = mask(g W), grad_W = g^T mask(x), grad_b = sum g, and the cotangents
+  // v_x, v_W, v_b of the three: dg = mask(v_x) W^T + mask(x) v_W^T + v_b.
+  static variable_list backward(AutogradContext* ctx, variable_list cotangents) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &grad_y = saved[0], &x = saved[1], &weight = saved[2], &y = saved[3];
+    const LayerSettings settings = saved_settings(ctx);
+    const Activation activation = static_cast<Activation>(settings.kind);
+    const auto type = y.scalar_type(), wide = at::toOpMathType(type);  // factors of half types meet in fp32
+    const Tensor wide_y = y.to(wide);
+    const Tensor d = derivative(activation, wide_y, settings.slope);
+    const Tensor g = d.defined() ? (grad_y * d).to(type) : grad_y;
+    auto [grad_g, grad_x, grad_weight] = layer_double_backward(settings, cotangents, g, x, weight);
+    Tensor grad_grad_y = grad_g, grad_of_y;
+    if (grad_g.defined()) {
+      if (d.defined()) grad_grad_y = (grad_g * d).to(type);
+      const Tensor bend = derivative_slope(activation, wide_y);
+      if (bend.defined()) grad_of_y = (grad_g.to(wide) * grad_y * bend).to(type);
+    }
+    return {grad_grad_y, grad_x, grad_weight, grad_of_y, {}, {}, {}, {}, {}, {}};
+  }
+};
+
+class LinearAct : public torch::autograd::Function<LinearAct> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+                        c10::string_view activation, double slope, double dropout, c10::SymInt seed,
+                        c10::SymInt offset) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    Tensor y = call_forward(x, weight, bias, activation, slope, dropout, seed, offset);
+    ctx->save_for_backward({x, weight, y});
+    save_settings(ctx, settings_of(activation, slope, dropout, seed, offset, bias.has_value()));
+    ctx->set_materialize_grads(false);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    if (!grads[0].defined()) return {{}, {}, {}, {}, {}, {}, {}, {}};
+    const auto saved = ctx->get_saved_variables();
+    const LayerSettings settings = saved_settings(ctx);
+    const Mask mask = wanted_grads(ctx, settings.has_bias);
+    auto [grad_x, grad_weight, grad_bias] =
+        call_backward(grads[0], saved[0], saved[1], saved[2], kActivationNames[settings.kind], settings.slope,
+                      settings.dropout, settings.seed, settings.offset, mask);
+    return {mask[0] ? grad_x : Tensor(),
+            mask[1] ? grad_weight : Tensor(),
+            mask[2] ? grad_bias : Tensor(),
+            {},
+            {},
+            {},
+            {},
+            {}};
+  }
+};
+
+Tensor forward_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+                        c10::string_view activation, double slope, double dropout, c10::SymInt seed,
+                        c10::SymInt offset) {
+  if (!any_requires_grad({&x, &weight, bias ? &*bias : nullptr})) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_forward(x, weight, bias, activation, slope, dropout, std::move(seed), std::move(offset));
+  }
+  return LinearAct::apply(x, weight, bias, activation, slope, dropout, std::move(seed), std::move(offset));
+}
+
+Grads backward_autograd(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
+                        c10::string_view activation, double slope, double dropout, c10::SymInt seed, c10::SymInt offset,
+                        Mask mask) {
+  if (!any_requires_grad({&grad_y, &x, &weight, &y})) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_backward(grad_y, x, weight, y, activation, slope, dropout, std::move(seed), std::move(offset), mask);
+  }
+  auto grads = LinearActBackward::apply(grad_y, x, weight, y, activation, slope, dropout, std::move(seed),
+                                        std::move(offset), mask);
+  return {grads[0], grads[1], grads[2]};
+}
+
+template <at::DeviceType device, at::DispatchKey key>
+Tensor forward_autocast(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+                        c10::string_view activation, double slope, double dropout, c10::SymInt seed,
+                        c10::SymInt offset) {
+  c10::impl::ExcludeDispatchKeyGuard off(key);
+  return call_forward(lower<device>(x), lower<device>(weight), lower<device>(bias), activation, slope, dropout,
+                      std::move(seed), std::move(offset));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pygan, CPU, m) {
+  m.impl("linear_act", forward<cpu::backend>);
+  m.impl("linear_act_backward", backward<cpu::backend>);
+}
+
+TORCH_LIBRARY_IMPL(pygan, Meta, m) {
+  m.impl("linear_act", meta);
+  m.impl("linear_act_backward", backward_meta);
+}
+
+TORCH_LIBRARY_IMPL(pygan, Autograd, m) {
+  m.impl("linear_act", forward_autograd);
+  m.impl("linear_act_backward", backward_autograd);
+}
+
+TORCH_LIBRARY_IMPL(pygan, AutocastCPU, m) {
+  m.impl("linear_act", forward_autocast<at::kCPU, at::DispatchKey::AutocastCPU>);
+}
+
+TORCH_LIBRARY_IMPL(pygan, AutocastCUDA, m) {
+  m.impl("linear_act", forward_autocast<at::kCUDA, at::DispatchKey::AutocastCUDA>);
+}
+
+}  // namespace pygan

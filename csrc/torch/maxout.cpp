@@ -1,0 +1,242 @@
+// Maxout as a torch op: `maxout` is what users call; `maxout_forward` also returns the winners that backward needs.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "../cpu/backend.h"
+#include "autocast.h"
+#include "checks.h"
+#include "double_backward.h"
+
+namespace pygan {
+namespace {
+
+using at::Tensor;
+using std::optional;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Mask = std::array<bool, 3>;
+using Pair = std::tuple<Tensor, Tensor>;
+using Grads = std::tuple<Tensor, Tensor, Tensor>;
+
+Pair empty_outputs(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces,
+                   double dropout) {
+  check_layer("maxout", x, weight, bias);
+  check_pieces("maxout", pieces, weight);
+  check_probability("maxout", "dropout", dropout);
+  const auto shape = with_last(x, weight.sym_size(0) / pieces);
+  return {at::empty_symint(shape, x.options()), at::empty_symint(shape, x.options().dtype(at::kByte))};
+}
+
+template <const Backend& (*backend)()>
+Pair forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces, double dropout,
+             int64_t seed, int64_t offset) {
+  auto outputs = empty_outputs(x, weight, bias, pieces, dropout);
+  auto& [y, argmax] = outputs;
+  const Tensor rows = as_rows(x);
+  const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
+  backend().maxout_forward({dtype_of(x),
+                            matrix_of(rows),
+                            matrix_of(weight),
+                            bias ? dense_bias.const_data_ptr() : nullptr,
+                            pieces,
+                            {dropout, uint64_t(seed), uint64_t(offset)},
+                            y.mutable_data_ptr(),
+                            argmax.mutable_data_ptr<uint8_t>(),
+                            threads()});
+  return outputs;
+}
+
+Pair meta(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces, double dropout,
+          c10::SymInt, c10::SymInt) {
+  return empty_outputs(x, weight, bias, pieces, dropout);
+}
+
+Grads empty_grads(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax, int64_t pieces,
+                  const Mask& mask) {
+  check_layer("maxout_backward", x, weight, std::nullopt);
+  check_pieces("maxout_backward", pieces, weight);
+  const auto shape = with_last(x, weight.sym_size(0) / pieces);
+  check_shape("maxout_backward", "grad_y", grad_y, shape);
+  check_shape("maxout_backward", "argmax", argmax, shape);
+  check_same("maxout_backward", "grad_y", grad_y, "x", x);
+  TORCH_CHECK_TYPE(argmax.scalar_type() == at::kByte, "maxout_backward: argmax must be uint8, got ",
+                   argmax.scalar_type());
+  const auto make = [&](bool wanted, c10::SymIntArrayRef sizes) {
+    return wanted ? at::empty_symint(sizes, x.options()) : at::empty({0}, x.options());
+  };
+  return {make(mask[0], x.sym_sizes()), make(mask[1], weight.sym_sizes()), make(mask[2], {weight.sym_size(0)})};
+}
+
+template <const Backend& (*backend)()>
+Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax, int64_t pieces,
+               double dropout, int64_t seed, int64_t offset, Mask mask) {
+  auto grads = empty_grads(grad_y, x, weight, argmax, pieces, mask);
+  auto& [grad_x, grad_weight, grad_bias] = grads;
+  const Tensor grad_rows = as_rows(grad_y), rows = as_rows(x), winners = argmax.contiguous();
+  backend().maxout_backward({dtype_of(x),
+                             matrix_of(grad_rows),
+                             matrix_of(rows),
+                             matrix_of(weight),
+                             winners.const_data_ptr<uint8_t>(),
+                             pieces,
+                             {dropout, uint64_t(seed), uint64_t(offset)},
+                             mask[0] ? grad_x.mutable_data_ptr() : nullptr,
+                             mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
+                             mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
+                             threads()});
+  return grads;
+}
+
+Grads backward_meta(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax, int64_t pieces,
+                    double, c10::SymInt, c10::SymInt, Mask mask) {
+  return empty_grads(grad_y, x, weight, argmax, pieces, mask);
+}
+
+Pair call_forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces, double dropout,
+                  c10::SymInt seed, c10::SymInt offset) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("pygan::maxout_forward", "")
+                             .typed<Pair(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double,
+                                         c10::SymInt, c10::SymInt)>();
+  return op.call(x, weight, bias, pieces, dropout, std::move(seed), std::move(offset));
+}
+
+Grads call_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax, int64_t pieces,
+                    double dropout, c10::SymInt seed, c10::SymInt offset, Mask mask) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("pygan::maxout_backward", "")
+                             .typed<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double,
+                                          c10::SymInt, c10::SymInt, Mask)>();
+  return op.call(grad_y, x, weight, argmax, pieces, dropout, std::move(seed), std::move(offset), mask);
+}
+
+// grad_y (..., units) spread to the winners' places among (..., units * pieces); differentiable.
+Tensor spread(const Tensor& grad_y, const Tensor& argmax, int64_t pieces) {
+  const Tensor won = argmax.unsqueeze(-1) == at::arange(pieces, argmax.options());
+  return (grad_y.unsqueeze(-1) * won.to(grad_y.scalar_type())).flatten(-2);
+}
+
+// The inverse: the winner's entry of each unit.
+Tensor pick(const Tensor& g, const Tensor& argmax, int64_t pieces) {
+  const Tensor by_piece = g.unflatten_symint(-1, c10::SymIntArrayRef({argmax.sym_size(-1), pieces}));
+  return by_piece.gather(-1, argmax.to(at::kLong).unsqueeze(-1)).squeeze(-1);
+}
+
+class MaxoutBackward : public torch::autograd::Function<MaxoutBackward> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const Tensor& grad_y, const Tensor& x, const Tensor& weight,
+                               const Tensor& argmax, int64_t pieces, double dropout, c10::SymInt seed,
+                               c10::SymInt offset, Mask mask) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [grad_x, grad_weight, grad_bias] =
+        call_backward(grad_y, x, weight, argmax, pieces, dropout, seed, offset, mask);
+    ctx->save_for_backward({grad_y, x, weight, argmax});
+    save_settings(ctx, {pieces, 0, dropout, seed, offset, mask[2]});
+    ctx->set_materialize_grads(false);
+    mark_unwanted(ctx, {grad_x, grad_weight, grad_bias}, mask);
+    return {grad_x, grad_weight, grad_bias};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list cotangents) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &grad_y = saved[0], &x = saved[1], &weight = saved[2], &argmax = saved[3];
+    const LayerSettings settings = saved_settings(ctx);
+    const int64_t pieces = settings.kind;
+    auto [grad_g, grad_x, grad_weight] =
+        layer_double_backward(settings, cotangents, spread(grad_y, argmax, pieces), x, weight);
+    const Tensor grad_grad_y = grad_g.defined() ? pick(grad_g, argmax, pieces) : Tensor();
+    return {grad_grad_y, grad_x, grad_weight, {}, {}, {}, {}, {}, {}};
+  }
+};
+
+class Maxout : public torch::autograd::Function<Maxout> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight,
+                               const optional<Tensor>& bias, int64_t pieces, double dropout, c10::SymInt seed,
+                               c10::SymInt offset) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [y, argmax] = call_forward(x, weight, bias, pieces, dropout, seed, offset);
+    ctx->save_for_backward({x, weight, argmax});
+    save_settings(ctx, {pieces, 0, dropout, seed, offset, bias.has_value()});
+    ctx->set_materialize_grads(false);
+    ctx->mark_non_differentiable({argmax});
+    return {y, argmax};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    if (!grads[0].defined()) return {{}, {}, {}, {}, {}, {}, {}};
+    const auto saved = ctx->get_saved_variables();
+    const LayerSettings settings = saved_settings(ctx);
+    const Mask mask = wanted_grads(ctx, settings.has_bias);
+    auto [grad_x, grad_weight, grad_bias] = call_backward(grads[0], saved[0], saved[1], saved[2], settings.kind,
+                                                          settings.dropout, settings.seed, settings.offset, mask);
+    return {
+        mask[0] ? grad_x : Tensor(), mask[1] ? grad_weight : Tensor(), mask[2] ? grad_bias : Tensor(), {}, {}, {}, {}};
+  }
+};
+
+Pair forward_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces,
+                      double dropout, c10::SymInt seed, c10::SymInt offset) {
+  if (!any_requires_grad({&x, &weight, bias ? &*bias : nullptr})) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_forward(x, weight, bias, pieces, dropout, std::move(seed), std::move(offset));
+  }
+  auto outputs = Maxout::apply(x, weight, bias, pieces, dropout, std::move(seed), std::move(offset));
+  return {outputs[0], outputs[1]};
+}
+
+Grads backward_autograd(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax,
+                        int64_t pieces, double dropout, c10::SymInt seed, c10::SymInt offset, Mask mask) {
+  if (!any_requires_grad({&grad_y, &x, &weight})) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_backward(grad_y, x, weight, argmax, pieces, dropout, std::move(seed), std::move(offset), mask);
+  }
+  auto grads =
+      MaxoutBackward::apply(grad_y, x, weight, argmax, pieces, dropout, std::move(seed), std::move(offset), mask);
+  return {grads[0], grads[1], grads[2]};
+}
+
+Tensor maxout(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces, double dropout,
+              c10::SymInt seed, c10::SymInt offset) {
+  return std::get<0>(call_forward(x, weight, bias, pieces, dropout, std::move(seed), std::move(offset)));
+}
+
+template <at::DeviceType device, at::DispatchKey key>
+Pair forward_autocast(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces,
+                      double dropout, c10::SymInt seed, c10::SymInt offset) {
+  c10::impl::ExcludeDispatchKeyGuard off(key);
+  return call_forward(lower<device>(x), lower<device>(weight), lower<device>(bias), pieces, dropout, std::move(seed),
+                      std::move(offset));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("maxout", maxout); }
+
+TORCH_LIBRARY_IMPL(pygan, CPU, m) {
+  m.impl("maxout_forward", forward<cpu::backend>);
+  m.impl("maxout_backward", backward<cpu::backend>);
+}
+
+TORCH_LIBRARY_IMPL(pygan, Meta, m) {
+  m.impl("maxout_forward", meta);
+  m.impl("maxout_backward", backward_meta);
+}
+
+TORCH_LIBRARY_IMPL(pygan, Autograd, m) {
+  m.impl("maxout_forward", forward_autograd);
+  m.impl("maxout_backward", backward_autograd);
+}
+
+TORCH_LIBRARY_IMPL(pygan, AutocastCPU, m) {
+  m.impl("maxout_forward", forward_autocast<at::kCPU, at::DispatchKey::AutocastCPU>);
+}
+
+TORCH_LIBRARY_IMPL(pygan, AutocastCUDA, m) {
+  m.impl("maxout_forward", forward_autocast<at::kCUDA, at::DispatchKey::AutocastCUDA>);
+}
+
+}  // namespace pygan

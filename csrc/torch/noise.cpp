@@ -1,0 +1,106 @@
+// Noise and minibatch order: factories whose values are functions of (seed, offset, element).
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/TensorOptions.h>
+#include <torch/library.h>
+
+#include "../cpu/backend.h"
+#include "checks.h"
+
+namespace pygan {
+namespace {
+
+using at::Tensor;
+using std::optional;
+using OptionalType = optional<at::ScalarType>;
+using OptionalDevice = optional<at::Device>;
+
+at::TensorOptions options(OptionalType dtype, OptionalDevice device) {
+  return at::TensorOptions().dtype(dtype.value_or(at::typeMetaToScalarType(at::get_default_dtype()))).device(device);
+}
+
+Tensor empty_noise(c10::SymIntArrayRef size, OptionalType dtype, OptionalDevice device) {
+  for (const auto& extent : size) TORCH_CHECK_VALUE(extent >= 0, "noise: size must have no negative entry, got ", size);
+  Tensor out = at::empty_symint(size, options(dtype, device));
+  check_floating("noise", "dtype", out);
+  return out;
+}
+
+template <const Backend& (*backend)()>
+Tensor noise(c10::SymIntArrayRef size, c10::string_view kind, c10::SymInt seed, c10::SymInt offset, OptionalType dtype,
+             OptionalDevice device) {
+  const NoiseKind parsed = parse_noise_kind(kind);
+  Tensor out = empty_noise(size, dtype, device);
+  backend().noise({dtype_of(out), parsed, uint64_t(seed.expect_int()), uint64_t(offset.expect_int()),
+                   out.mutable_data_ptr(), out.numel(), threads()});
+  return out;
+}
+
+Tensor noise_meta(c10::SymIntArrayRef size, c10::string_view kind, c10::SymInt, c10::SymInt, OptionalType dtype,
+                  OptionalDevice device) {
+  parse_noise_kind(kind);
+  return empty_noise(size, dtype, device);
+}
+
+void check_minibatch(int64_t population, int64_t count) {
+  TORCH_CHECK_VALUE(population >= 1, "minibatch_indices: population must be >= 1, got ", population);
+  TORCH_CHECK_VALUE(count >= 0, "minibatch_indices: count must be >= 0, got ", count);
+}
+
+template <const Backend& (*backend)()>
+Tensor minibatch(int64_t population, int64_t count, int64_t start, int64_t seed, int64_t offset,
+                 OptionalDevice device) {
+  check_minibatch(population, count);
+  TORCH_CHECK_VALUE(start >= 0, "minibatch_indices: start must be >= 0, got ", start);
+  Tensor out = at::empty({count}, options(at::kLong, device));
+  backend().minibatch_indices(
+      {population, start, count, uint64_t(seed), uint64_t(offset), out.mutable_data_ptr<int64_t>()});
+  return out;
+}
+
+Tensor minibatch_meta(int64_t population, int64_t count, c10::SymInt, c10::SymInt, c10::SymInt, OptionalDevice device) {
+  check_minibatch(population, count);
+  return at::empty({count}, options(at::kLong, device));
+}
+
+// Factories have no tensor to dispatch on: the device argument chooses.
+c10::DispatchKeySet key_of(OptionalType dtype, OptionalDevice device) {
+  return c10::DispatchKeySet(c10::computeDispatchKey(dtype, std::nullopt, device));
+}
+
+Tensor noise_select(c10::SymIntArrayRef size, c10::string_view kind, c10::SymInt seed, c10::SymInt offset,
+                    OptionalType dtype, OptionalDevice device) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("pygan::noise", "")
+                             .typed<Tensor(c10::SymIntArrayRef, c10::string_view, c10::SymInt, c10::SymInt,
+                                           OptionalType, OptionalDevice)>();
+  return op.redispatch(key_of(dtype, device), size, kind, std::move(seed), std::move(offset), dtype, device);
+}
+
+Tensor minibatch_select(int64_t population, int64_t count, c10::SymInt start, c10::SymInt seed, c10::SymInt offset,
+                        OptionalDevice device) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("pygan::minibatch_indices", "")
+                             .typed<Tensor(int64_t, int64_t, c10::SymInt, c10::SymInt, c10::SymInt, OptionalDevice)>();
+  return op.redispatch(key_of(at::kLong, device), population, count, std::move(start), std::move(seed),
+                       std::move(offset), device);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pygan, BackendSelect, m) {
+  m.impl("noise", noise_select);
+  m.impl("minibatch_indices", minibatch_select);
+}
+
+TORCH_LIBRARY_IMPL(pygan, CPU, m) {
+  m.impl("noise", noise<cpu::backend>);
+  m.impl("minibatch_indices", minibatch<cpu::backend>);
+}
+
+TORCH_LIBRARY_IMPL(pygan, Meta, m) {
+  m.impl("noise", noise_meta);
+  m.impl("minibatch_indices", minibatch_meta);
+}
+
+}  // namespace pygan

@@ -1,0 +1,136 @@
+// In-place updates of all of a network's parameters in one call.
+#include <ATen/core/grad_mode.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "../cpu/backend.h"
+#include "checks.h"
+
+namespace pygan {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+void check_list(const char* op, const char* argument, const TensorList& list, const TensorList& params) {
+  TORCH_CHECK_VALUE(list.size() == params.size(), op, ": ", argument, " must have one entry for each of the ",
+                    params.size(), " params, got ", list.size());
+}
+
+void check_like_param(const char* op, const std::string& argument, const Tensor& tensor, const Tensor& param) {
+  check_shape(op, argument.c_str(), tensor, param.sym_sizes());
+  TORCH_CHECK_VALUE(tensor.device() == param.device(), op, ": ", argument, " must be on its param's device ",
+                    param.device(), ", got ", tensor.device());
+}
+
+void check_update(const char* op, const TensorList& params, const TensorList& grads,
+                  const std::vector<std::pair<const char*, TensorList>>& states) {
+  check_list(op, "grads", grads, params);
+  for (const auto& [name, state] : states) check_list(op, name, state, params);
+  for (size_t i = 0; i < params.size(); ++i) {
+    const std::string index = c10::str("[", i, "]");
+    const Tensor& param = params[i];
+    check_floating(op, c10::str("params", index).c_str(), param);
+    TORCH_CHECK_VALUE(!(at::GradMode::is_enabled() && param.requires_grad()), op, ": params", index,
+                      " requires grad and is updated in place; call under torch.no_grad()");
+    TORCH_CHECK_TYPE(param.scalar_type() == params[0].scalar_type(), op, ": params", index,
+                     " must have params[0]'s dtype ", params[0].scalar_type(), ", got ", param.scalar_type());
+    TORCH_CHECK_TYPE(grads[i].scalar_type() == param.scalar_type(), op, ": grads", index,
+                     " must have its param's dtype ", param.scalar_type(), ", got ", grads[i].scalar_type());
+    check_like_param(op, c10::str("grads", index), grads[i], param);
+    for (const auto& [name, state] : states) {
+      const auto type = state[i].scalar_type();
+      const bool wide = type == at::kFloat && param.scalar_type() != at::kDouble;
+      TORCH_CHECK_TYPE((type == param.scalar_type() || wide) && type == states[0].second[0].scalar_type(), op, ": ",
+                       name, index, " must have its param's dtype ", param.scalar_type(),
+                       " (or float32 for all half-precision params), got ", type);
+      check_like_param(op, c10::str(name, index), state[i], param);
+    }
+  }
+}
+
+// The tensors of an update as contiguous slices; a strided one is updated in a copy and written back.
+class Slices {
+ public:
+  Slices(const TensorList& params, const TensorList& grads, const TensorList& first, const TensorList& second) {
+    for (size_t i = 0; i < params.size(); ++i) {
+      void* param = in_place(params[i]);
+      held_.push_back(grads[i].contiguous());
+      const void* grad = held_.back().const_data_ptr();
+      void* state1 = in_place(first[i]);
+      void* state2 = second.empty() ? nullptr : in_place(second[i]);
+      slices_.push_back({param, grad, state1, state2, params[i].numel()});
+    }
+  }
+
+  void write_back() const {
+    for (const auto& [target, copy] : copies_) target.copy_(copy);
+  }
+
+  const ParamSlice* data() const { return slices_.data(); }
+  int64_t size() const { return int64_t(slices_.size()); }
+
+ private:
+  void* in_place(const Tensor& tensor) {
+    tensor.unsafeGetTensorImpl()->bump_version();  // autograd then notices a saved tensor that changed
+    if (tensor.is_contiguous()) return tensor.mutable_data_ptr();
+    copies_.emplace_back(tensor, tensor.contiguous());
+    return copies_.back().second.mutable_data_ptr();
+  }
+
+  std::vector<ParamSlice> slices_;
+  std::vector<Tensor> held_;
+  std::vector<std::pair<Tensor, Tensor>> copies_;
+};
+
+void check_momentum(TensorList params, TensorList grads, TensorList velocities, double lr, double momentum) {
+  check_update("momentum_", params, grads, {{"velocities", velocities}});
+  TORCH_CHECK_VALUE(lr >= 0, "momentum_: lr must be >= 0, got ", lr);
+  TORCH_CHECK_VALUE(momentum >= 0 && momentum < 1, "momentum_: momentum must be in [0, 1), got ", momentum);
+}
+
+template <const Backend& (*backend)()>
+void momentum(TensorList params, TensorList grads, TensorList velocities, double lr, double momentum) {
+  check_momentum(params, grads, velocities, lr, momentum);
+  if (params.empty()) return;
+  Slices slices(params, grads, velocities, {});
+  backend().momentum_update(
+      {dtype_of(params[0]), dtype_of(velocities[0]), slices.data(), slices.size(), lr, momentum, threads()});
+  slices.write_back();
+}
+
+void check_adam(TensorList params, TensorList grads, TensorList m, TensorList v, int64_t step, double lr, double beta1,
+                double beta2, double eps) {
+  check_update("adam_", params, grads, {{"m", m}, {"v", v}});
+  TORCH_CHECK_VALUE(step >= 1, "adam_: step counts from 1, got ", step);
+  TORCH_CHECK_VALUE(lr >= 0, "adam_: lr must be >= 0, got ", lr);
+  check_probability("adam_", "betas[0]", beta1);
+  check_probability("adam_", "betas[1]", beta2);
+  TORCH_CHECK_VALUE(eps >= 0, "adam_: eps must be >= 0, got ", eps);
+}
+
+template <const Backend& (*backend)()>
+void adam(TensorList params, TensorList grads, TensorList m, TensorList v, int64_t step, double lr, double beta1,
+          double beta2, double eps) {
+  check_adam(params, grads, m, v, step, lr, beta1, beta2, eps);
+  if (params.empty()) return;
+  Slices slices(params, grads, m, v);
+  backend().adam_update(
+      {dtype_of(params[0]), dtype_of(m[0]), slices.data(), slices.size(), step, lr, beta1, beta2, eps, threads()});
+  slices.write_back();
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pygan, CPU, m) {
+  m.impl("momentum_", momentum<cpu::backend>);
+  m.impl("adam_", adam<cpu::backend>);
+}
+
+TORCH_LIBRARY_IMPL(pygan, Meta, m) {
+  m.impl("momentum_", check_momentum);
+  m.impl("adam_", check_adam);
+}
+
+}  // namespace pygan
