@@ -1,0 +1,248 @@
+"""Checkpoints: a safetensors file of every tensor that training changes, its settings in the header.
+
+Tensors are named `generator.<key of state_dict>`, `discriminator.<...>`, `optimizer.generator.<buffer>`,
+`optimizer.discriminator.<...>`, and `rng.<...>` where a network draws from torch's generators. The header's
+entry `pygan` holds the settings, the number of the iteration, and the architectures of MLPs. Nothing in it is
+code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pygan import running
+from pygan.config import TrainerConfig, check_device
+from pygan.data import as_dataset
+from pygan.nn import MLP
+
+if TYPE_CHECKING:
+    from pygan.trainer import Trainer
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, a damaged one, or one of another architecture or data set."""
+
+
+def save(trainer: Trainer, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a trainer's state to a file, which appears whole or not at all.
+
+    Args:
+        trainer: between two iterations.
+        path: of the file, in a folder that exists.
+        overwrite: whether a file that this trainer did not write may be replaced.
+
+    Raises:
+        FileExistsError: it may not.
+        OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> import pygan
+    >>> trainer = pygan.recipes.get("ring8").build()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(trainer, f"{folder}/ring.safetensors")
+    ...     resume(f"{folder}/ring.safetensors", trainer.data).iteration
+    0
+    """
+    path = Path(path).absolute()
+    if path.exists() and not overwrite and path not in trainer.checkpoints:
+        raise FileExistsError(
+            f"{path} exists and is not this trainer's checkpoint; overwrite=True replaces it"
+        )
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in trainer.state().items()}
+    with _replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata={"pygan": json.dumps(_header(trainer))})
+    trainer.checkpoints.add(path)
+
+
+def resume(
+    path: str | Path,
+    data,
+    *,
+    generator: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    device: torch.device | str | None = None,
+    engine: str | None = None,
+) -> Trainer:
+    """The trainer that `save` wrote down, which continues to the same bits as one that was never interrupted.
+
+    Args:
+        path: of the checkpoint.
+        data: the data set it was training on.
+        generator: a network of the same architecture, whose parameters are overwritten. An MLP is made anew
+            if left out; a module of another class must be given.
+        discriminator: likewise.
+        device: where to train; by default the networks' own, or the CPU.
+        engine: by default the one in the checkpoint.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, a damaged one, or one that does not fit the networks or the data.
+        ValueError: a network of another class that was not given.
+    """
+    from pygan.trainer import Trainer
+
+    header, tensors = read(path)
+    data = as_dataset(data)
+    n, d = header["data"]["rows"], header["data"]["columns"]
+    if data.values.shape != (n, d):
+        raise CheckpointError(
+            f"{path} was trained on {header['data']['name']}, {n} rows of {d}; the data given has "
+            f"{data.values.shape[0]} rows of {data.values.shape[1]}"
+        )
+    networks = {
+        name: _network(name, given, header, tensors, path)
+        for name, given in (("generator", generator), ("discriminator", discriminator))
+    }
+    config = TrainerConfig.from_dict({**header["config"], **({"engine": engine} if engine else {})})
+    trainer = Trainer(**networks, data=data, device=device, **config.arguments())
+    _check_state(trainer.state(), tensors, path)
+    running.restore(trainer, tensors)
+    trainer.iteration, trainer.samples_drawn = header["iteration"], header["samples_drawn"]
+    trainer.checkpoints.add(Path(path).absolute())
+    return trainer
+
+
+def load_generator(
+    path: str | Path, *, device: torch.device | str = "cpu"
+) -> tuple[MLP, TrainerConfig, dict]:
+    """The generator of a checkpoint alone, in evaluation mode, without the data.
+
+    Args:
+        path: of the checkpoint.
+        device: where to put it.
+
+    Returns:
+        The generator, the settings of its training, and the checkpoint's header.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, a damaged one, or one whose generator is not an MLP.
+    """
+    header, tensors = read(path)
+    if header["generator"] is None:
+        raise CheckpointError(
+            f"{path} holds a generator that is not a pygan.nn.MLP; resume it with generator="
+        )
+    network = _network("generator", None, header, tensors, path)
+    state = {
+        name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")
+    }
+    network.load_state_dict(state)
+    return network.to(check_device(device)).eval(), TrainerConfig.from_dict(header["config"]), header
+
+
+def read(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
+    """The header and the tensors of a checkpoint.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, or a damaged one, or one of a later version.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("pygan", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from error
+    if not isinstance(header, dict) or "format" not in header:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of pygan")
+    if header["format"] > FORMAT:
+        raise CheckpointError(f"{path} was written by pygan {header['pygan']}, which is later than this one")
+    return header, tensors
+
+
+def _header(trainer: Trainer) -> dict:
+    from pygan import __version__
+
+    def architecture(network: nn.Module) -> dict | None:
+        return network.config() if type(network) is MLP else None
+
+    n, d = trainer.data.values.shape
+    return {
+        "format": FORMAT,
+        "pygan": __version__,
+        "iteration": trainer.iteration,
+        "samples_drawn": trainer.samples_drawn,
+        "dtype": str(trainer.dtype).removeprefix("torch."),
+        "config": trainer.config.to_dict(),
+        "generator": architecture(trainer.generator),
+        "discriminator": architecture(trainer.discriminator),
+        "data": {
+            "name": trainer.data.name,
+            "rows": n,
+            "columns": d,
+            "image_shape": trainer.data.image_shape,
+            "value_range": trainer.value_range,
+        },
+    }
+
+
+def _network(name: str, given: nn.Module | None, header: dict, tensors: dict[str, Tensor], path) -> nn.Module:
+    """The network to restore into: the one given, if it fits, or a new MLP."""
+    if given is None:
+        if header[name] is None:
+            raise ValueError(
+                f"{path} holds a {name} that is not a pygan.nn.MLP: give {name}=, a module like it"
+            )
+        return MLP(**header[name], dtype=getattr(torch, header["dtype"]))
+    if header[name] is not None and type(given) is MLP and given.config() != header[name]:
+        raise CheckpointError(
+            f"{path} is of another architecture: its {name} is {_in_words(header[name])}, "
+            f"the one given {_in_words(given.config())}"
+        )
+    prefix = f"{name}."
+    mine = {prefix + key: value for key, value in given.state_dict().items()}
+    _check_state(mine, {key: value for key, value in tensors.items() if key.startswith(prefix)}, path)
+    return given
+
+
+def _check_state(mine: dict[str, Tensor], stored: dict[str, Tensor], path) -> None:
+    """That both have the same names, and tensors of the same shapes and dtypes under them."""
+    for name in sorted(mine.keys() ^ stored.keys()):
+        where = "lacks" if name in mine else "holds"
+        raise CheckpointError(f"{path} is of another architecture: it {where} {name!r}")
+    for name, tensor in mine.items():
+        other = stored[name]
+        if tensor.shape != other.shape or tensor.dtype != other.dtype:
+            raise CheckpointError(
+                f"{path} is of another architecture: its {name} is {other.dtype} {tuple(other.shape)}, "
+                f"expected {tensor.dtype} {tuple(tensor.shape)}"
+            )
+
+
+def _in_words(config: dict) -> str:
+    sizes = "-".join(map(str, config["sizes"]))
+    pieces = f", {config['pieces']} pieces" if config["pieces"] > 1 else ""
+    dropout = f", dropout {config['dropout']}" if any(config["dropout"]) else ""
+    return f"{sizes} ({', '.join([*config['activation'], config['output']])}{pieces}{dropout})"
+
+
+@contextlib.contextmanager
+def _replacing(path: Path):
+    """A temporary file beside `path`, which takes its place if all goes well and else leaves nothing."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, safetensors.SafetensorError):
+            raise OSError(f"cannot write {path}: {error}") from error
+        raise

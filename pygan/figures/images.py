@@ -1,0 +1,110 @@
+"""Sample grids: images side by side, pixel for pixel."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._names import check_whole
+from .canvas import COLOURS, as_array, check_path, new_figure, save, style
+
+_WIDTH = 800  # pixels, about
+
+
+def sample_grid(
+    samples: torch.Tensor | np.ndarray,
+    image_shape: tuple[int, ...],
+    path: str | os.PathLike,
+    *,
+    columns: int = 10,
+    padding: int = 4,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    title: str | None = None,
+) -> Path:
+    """Writes images side by side, row after row, each pixel enlarged by a whole number.
+
+    Values outside the range are shown at its ends; a NaN is shown as an orange pixel.
+
+    Args:
+        samples: (n, d), or any shape with n first and d values after it: uint8 in [0, 255], or floats.
+        image_shape: (h, w), or (c, h, w) with 1 or 3 channels; its product is d.
+        path: a .png, .pdf or .svg file in a folder that exists; replaced whole if it is there.
+        columns: images in a row.
+        padding: pixels of the picture between two images and around them.
+        value_range: the floats shown as black and as white; (-1, 1) for a tanh generator.
+        title: a line above the grid.
+
+    Returns:
+        path.
+
+    Raises:
+        ValueError: a shape that does not fit, no sample, an empty range, columns below 1, or another suffix.
+        FileNotFoundError: the folder does not exist.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sample_grid(torch.rand(20, 64), (8, 8), f"{folder}/noise.png").name
+    'noise.png'
+    """
+    path = check_path(path)
+    check_whole(columns, "columns")
+    check_whole(padding, "padding", least=0)
+    pixels = _as_rgb(samples, image_shape, value_range)
+    columns = min(columns, len(pixels))
+    scale = max(1, round((_WIDTH - padding * (columns + 1)) / (columns * pixels.shape[2])))
+    canvas = _tile(pixels.repeat(scale, axis=1).repeat(scale, axis=2), columns, padding)
+    height, width = canvas.shape[:2]
+    above = 36 if title else 0
+    with style():
+        # figimage puts one value on one pixel: at this size and resolution nothing is interpolated.
+        # Half a pixel more, since the size in inches times the resolution is rounded down.
+        figure = new_figure((width + 0.5) / 100, (height + above + 0.5) / 100)
+        figure.figimage(canvas, 0, 0, origin="upper")
+        if title:
+            figure.text(padding / width, 1 - above / 2 / (height + above), title, va="center", fontsize=12)
+        save(figure, path, dpi=100)
+    return path
+
+
+def _as_rgb(samples: Any, image_shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
+    """(n, h, w, 3) uint8."""
+    values = as_array(samples)
+    shape = tuple(image_shape)
+    if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[0] not in (1, 3)):
+        raise ValueError(f"image_shape must be (h, w), (1, h, w) or (3, h, w), got {shape}")
+    if values.ndim < 2 or values.size == 0 or math.prod(values.shape[1:]) != math.prod(shape):
+        raise ValueError(
+            f"samples must be (n, {math.prod(shape)}) for images of {shape}, with n at least 1, "
+            f"got shape {values.shape}"
+        )
+    low, high = (0, 255) if values.dtype == np.uint8 else value_range
+    if not low < high:
+        raise ValueError(f"value_range must be (low, high) with low below high, got {value_range}")
+    channels = shape[0] if len(shape) == 3 else 1
+    planes = (values.astype(np.float64).reshape(-1, channels, *shape[-2:]) - low) / (high - low)
+    missing = np.isnan(planes).any(axis=1)
+    planes = np.rint(255 * np.clip(np.nan_to_num(planes, posinf=1, neginf=0), 0, 1)).astype(np.uint8)
+    rgb = np.broadcast_to(planes, (len(planes), 3, *shape[-2:])).transpose(0, 2, 3, 1).copy()
+    rgb[missing] = _rgb(COLOURS["model"])
+    return rgb
+
+
+def _tile(images: np.ndarray, columns: int, padding: int) -> np.ndarray:
+    """One picture (H, W, 3) of (n, h, w, 3) images, on a ground told from both black and white."""
+    n, h, w, _ = images.shape
+    rows = math.ceil(n / columns)
+    size = (rows * (h + padding) + padding, columns * (w + padding) + padding, 3)
+    canvas = np.full(size, _rgb(COLOURS["gutter"]), dtype=np.uint8)
+    for i, image in enumerate(images):
+        y, x = padding + (i // columns) * (h + padding), padding + (i % columns) * (w + padding)
+        canvas[y : y + h, x : x + w] = image
+    return canvas
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))

@@ -1,0 +1,123 @@
+"""What a run leaves behind: its statistics, and the error that ends one which diverged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class History:
+    """Statistics of consecutive iterations, each from the iteration's last discriminator step.
+
+    Args:
+        d_loss: (n,), the discriminator's loss, mean over real plus mean over generated examples (whatever
+            factor the update puts before it); log 4 where neither wins.
+        g_loss: (n,), the generator's loss; log 2 (non-saturating) or -log 2 (minimax) where neither wins.
+        d_real: (n,), the mean of D(x), in [0, 1].
+        d_fake: (n,), the mean of D(G(z)), in [0, 1].
+        first: the number of the first of these iterations, counted from 0.
+
+    >>> History(*np.zeros((4, 3)), first=100)
+    History(3 iterations from 100: d_loss 0, g_loss 0, d_real 0, d_fake 0)
+    """
+
+    d_loss: np.ndarray
+    g_loss: np.ndarray
+    d_real: np.ndarray
+    d_fake: np.ndarray
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.d_loss)
+
+    @property
+    def iteration(self) -> np.ndarray:
+        """(n,), the numbers of the iterations, counted from 1 as people count."""
+        return np.arange(self.first + 1, self.first + 1 + len(self))
+
+    def __repr__(self) -> str:
+        last = (
+            ", ".join(f"{name} {getattr(self, name)[-1]:.4g}" for name in STATISTICS) if len(self) else "none"
+        )
+        return f"History({len(self)} iterations from {self.first}: {last})"
+
+
+STATISTICS = tuple(field.name for field in fields(History))[:4]
+
+
+class DivergenceError(ArithmeticError):
+    """A loss stopped being a finite number.
+
+    Attributes:
+        iteration: the first iteration with such a loss, counted from 0.
+        values: its statistics by name.
+        restored: the iteration whose state, the last good one kept, was put back.
+    """
+
+    def __init__(
+        self, iteration: int, values: dict[str, float], before: dict[str, float] | None, restored: int
+    ):
+        self.iteration, self.values, self.restored = iteration, values, restored
+        past = f" (the iteration before: {_written(before)})" if before else ""
+        super().__init__(
+            f"training diverged at iteration {iteration}: {_written(values)}{past}; "
+            f"the state of iteration {restored} was put back; a lower learning rate may help"
+        )
+
+
+def _written(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+class Recorder:
+    """Collects statistics on the device and fetches them now and then, so that no iteration waits for one.
+
+    Args:
+        iterations: how many will be written.
+        first: the number of the first.
+        like: a tensor whose device and dtype the statistics have.
+        interval: seconds between fetches.
+    """
+
+    def __init__(self, iterations: int, first: int, like: Tensor, interval: float = 0.2):
+        self._rows = torch.zeros(iterations, len(STATISTICS), device=like.device, dtype=like.dtype)
+        self._fetched = np.zeros((iterations, len(STATISTICS)))
+        self._first, self._interval = first, interval
+        self._written = self._seen = 0
+        self._last_fetch = time.monotonic()
+
+    def write(self, statistics: Sequence[Tensor]) -> None:
+        """Keep the four numbers of the next iteration, tensors without dimensions."""
+        torch.stack(list(statistics), out=self._rows[self._written])
+        self._written += 1
+
+    def due(self) -> bool:
+        """Whether it is time to fetch."""
+        return time.monotonic() - self._last_fetch >= self._interval
+
+    def fetch(self) -> tuple[History, int | None]:
+        """What was written since the last fetch, and the number of the first iteration that is not finite."""
+        start, stop = self._seen, self._written
+        self._fetched[start:stop] = self._rows[start:stop].cpu().double().numpy()
+        self._seen = stop
+        self._last_fetch = time.monotonic()
+        bad = np.flatnonzero(~np.isfinite(self._fetched[start:stop]).all(axis=1))
+        return self._history(start, stop), self._first + start + int(bad[0]) if len(bad) else None
+
+    def at(self, iteration: int) -> dict[str, float] | None:
+        """The fetched statistics of one iteration by name, or None if it was not in this run."""
+        index = iteration - self._first
+        return dict(zip(STATISTICS, self._fetched[index].tolist(), strict=True)) if index >= 0 else None
+
+    def history(self) -> History:
+        """All that was fetched."""
+        return self._history(0, self._seen)
+
+    def _history(self, start: int, stop: int) -> History:
+        return History(*self._fetched[start:stop].T.copy(), first=self._first + start)

@@ -1,0 +1,367 @@
+"""Functional ops: thin names over ``torch.ops.pygan``, whose schemas, checks and autograd are C++.
+
+Every op takes float32, float64, bfloat16 or float16 tensors (half types are accumulated in float32), any
+strides, empty tensors too; is differentiable twice; runs under autocast and
+``torch.compile(fullgraph=True)``. Randomness comes in as ``seed`` and ``offset``: the same numbers on every
+device and any number of threads (`pygan.random`). `pygan.reference` has the plain-torch twin of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+import pygan._load  # noqa: F401  registers torch.ops.pygan
+
+_ops = torch.ops.pygan
+
+
+def linear_act(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str = "relu", slope: float = 0.01
+) -> Tensor:
+    r"""A linear layer and its activation in one pass: :math:`y = f(x W^\top + b)`.
+
+    Bias and activation are applied while the product is still in registers; backward multiplies by
+    :math:`f'` (recovered from y) and sums the bias gradient inside its two products.
+
+    Args:
+        x: (..., k).
+        weight: (n, k), of x's dtype and device.
+        bias: (n) or None.
+        activation: identity, relu, leaky_relu, tanh, sigmoid, elu or softplus.
+        slope: leaky_relu's slope below zero, >= 0.
+
+    Returns:
+        (..., n), contiguous, of x's dtype.
+
+    Raises:
+        ValueError: a shape, device, slope or activation name that does not fit.
+        TypeError: a dtype that does not fit.
+
+    >>> x, weight, bias = torch.randn(5, 3), torch.randn(4, 3), torch.zeros(4)
+    >>> linear_act(x, weight, bias, activation="tanh").shape
+    torch.Size([5, 4])
+
+    Source: the layers of Goodfellow et al. 2014, section 5.
+    """
+    return _ops.linear_act(x, weight, bias, activation=activation, slope=slope)
+
+
+def maxout(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, pieces: int) -> Tensor:
+    r"""A maxout layer: :math:`y_u = \max_{j < p} (W_{up + j} x + b_{up + j})`.
+
+    Only y and one byte a unit (which piece won) are kept for backward.
+
+    Args:
+        x: (..., k).
+        weight: (units * pieces, k); unit u owns the consecutive rows u * pieces ... u * pieces + pieces - 1.
+        bias: (units * pieces) or None, added before the maximum.
+        pieces: 1 to 256, a divisor of weight's rows.
+
+    Returns:
+        (..., units), contiguous, of x's dtype. Ties go to the first piece, NaN wins.
+
+    Raises:
+        ValueError: a shape, device or number of pieces that does not fit.
+        TypeError: a dtype that does not fit.
+
+    >>> maxout(torch.tensor([[2.0]]), torch.tensor([[1.0], [-1.0]]), pieces=2)
+    tensor([[2.]])
+
+    Source: Goodfellow et al. 2013, "Maxout networks"; the discriminator of Goodfellow et al. 2014, section 5.
+    """
+    return _ops.maxout(x, weight, bias, pieces=pieces)
+
+
+def dropout(x: Tensor, *, p: float, seed: int, offset: int) -> Tensor:
+    r"""Dropout with a mask that is a function of (seed, offset, element): :math:`x \cdot m / (1 - p)`.
+
+    Backward makes the mask again in place of keeping it.
+
+    Args:
+        x: any shape.
+        p: the probability of dropping an element, in [0, 1).
+        seed: 64-bit key.
+        offset: 64-bit counter, see `pygan.random.offset`.
+
+    Returns:
+        A contiguous tensor like x.
+
+    Raises:
+        ValueError: p outside [0, 1).
+        TypeError: x is not of a floating dtype.
+
+    >>> y = dropout(torch.ones(1000), p=0.5, seed=1, offset=0)
+    >>> sorted(set(y.tolist()))
+    [0.0, 2.0]
+
+    Source: Goodfellow et al. 2014, section 5.
+    """
+    return _ops.dropout(x, p=p, seed=seed, offset=offset)
+
+
+def mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    *,
+    activations: Sequence[str],
+    slope: float = 0.01,
+    pieces: int = 1,
+    dropout: float | Sequence[float] = 0.0,
+    seed: int = 0,
+    offset: int = 0,
+) -> Tensor:
+    r"""A multilayer perceptron: layer i computes :math:`f_i(\mathrm{dropout}(h) W_i^\top + b_i)`.
+
+    Args:
+        x: (..., k).
+        weights: one (n, k) a layer; (units * pieces, k) where the activation is "maxout".
+        biases: one (n) or None a layer.
+        activations: one name a layer, those of `linear_act` or "maxout".
+        slope: of leaky_relu.
+        pieces: of the maxout layers; 1 where there is none.
+        dropout: probability of dropping an element of a layer's input: one for all layers, or one a layer.
+        seed: 64-bit key of the masks.
+        offset: 64-bit counter of the masks; layer i uses stream offset + (i << 48).
+
+    Returns:
+        (..., n of the last layer).
+
+    Raises:
+        ValueError: lists of different lengths, layers that do not fit each other, an unknown activation.
+        TypeError: a dtype that does not fit.
+
+    >>> weights, biases = [torch.randn(8, 3), torch.randn(1, 4)], [torch.zeros(8), None]
+    >>> mlp(torch.randn(2, 3), weights, biases, activations=["maxout", "identity"], pieces=2).shape
+    torch.Size([2, 1])
+
+    Source: Goodfellow et al. 2014, sections 3 and 5.
+    """
+    rates = [float(dropout)] * len(weights) if isinstance(dropout, int | float) else [float(p) for p in dropout]
+    return _ops.mlp(
+        x,
+        list(weights),
+        list(biases),
+        activations=list(activations),
+        slope=slope,
+        pieces=pieces,
+        dropout=rates,
+        seed=seed,
+        offset=offset,
+    )
+
+
+def discriminator_loss(
+    real_logits: Tensor, fake_logits: Tensor, *, label_smoothing: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    r"""What the discriminator descends: :math:`-\log D(x) - \log(1 - D(G(z)))` on logits :math:`a` of D.
+
+    :math:`\mathrm{softplus}(-a) + \varepsilon a` on real rows and :math:`\mathrm{softplus}(a)` on generated
+    ones: no clamp, no epsilon, finite for every finite logit. At equilibrium its mean is log 4.
+
+    Args:
+        real_logits: any shape.
+        fake_logits: any shape, of real_logits' dtype and device.
+        label_smoothing: one-sided: the target of real rows is 1 - label_smoothing, in [0, 1).
+        reduction: "mean" (mean over real plus mean over fake), "sum", or "none" (both terms added element by
+            element; the shapes must agree).
+
+    Returns:
+        A scalar, or real_logits' shape for "none".
+
+    Raises:
+        ValueError: shapes, devices, label_smoothing or a name that does not fit.
+        TypeError: a dtype that does not fit.
+
+    >>> discriminator_loss(torch.zeros(3), torch.zeros(3))  # log 4
+    tensor(1.3863)
+
+    Source: Goodfellow et al. 2014, Algorithm 1; label smoothing: Salimans et al. 2016.
+    """
+    return _ops.discriminator_loss(
+        real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction
+    )
+
+
+def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reduction: str = "mean") -> Tensor:
+    r"""What the generator descends, on logits :math:`a` of D(G(z)).
+
+    "non_saturating": :math:`-\log D(G(z)) = \mathrm{softplus}(-a)`, with a strong gradient while D still wins.
+    "minimax": :math:`\log(1 - D(G(z))) = -\mathrm{softplus}(a)`, as Algorithm 1 prints it.
+
+    Args:
+        fake_logits: any shape.
+        kind: "non_saturating" or "minimax".
+        reduction: "mean", "sum" or "none".
+
+    Returns:
+        A scalar, or fake_logits' shape for "none".
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: a dtype that does not fit.
+
+    >>> generator_loss(torch.zeros(3))  # log 2
+    tensor(0.6931)
+
+    Source: Goodfellow et al. 2014, section 3 and Algorithm 1.
+    """
+    return _ops.generator_loss(fake_logits, kind=kind, reduction=reduction)
+
+
+def _as_list(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+@torch.no_grad()
+def momentum_(
+    param: Tensor | Sequence[Tensor],
+    grad: Tensor | Sequence[Tensor],
+    velocity: Tensor | Sequence[Tensor],
+    *,
+    lr: float,
+    momentum: float,
+) -> None:
+    r"""The paper's momentum update, in place: :math:`v \leftarrow \mu v - \eta g,\; \theta \leftarrow \theta + v`.
+
+    The learning rate is inside the velocity: it differs from `torch.optim.SGD` once lr changes.
+
+    Args:
+        param: one tensor, or a list (one call updates all).
+        grad: like param.
+        velocity: like param, zero at first; float32 is allowed for half-precision params.
+        lr: learning rate, >= 0.
+        momentum: in [0, 1).
+
+    Raises:
+        ValueError: lists, shapes, devices or numbers that do not fit.
+        TypeError: a dtype that does not fit.
+
+    >>> param, velocity = torch.tensor([1.0]), torch.tensor([0.5])
+    >>> momentum_(param, torch.tensor([2.0]), velocity, lr=0.1, momentum=0.5)
+    >>> param
+    tensor([1.0500])
+
+    Source: the published configuration of Goodfellow et al. 2014.
+    """
+    if not _as_list(param):
+        return
+    _ops.momentum_(_as_list(param), _as_list(grad), _as_list(velocity), lr=lr, momentum=momentum)
+
+
+@torch.no_grad()
+def adam_(
+    param: Tensor | Sequence[Tensor],
+    grad: Tensor | Sequence[Tensor],
+    m: Tensor | Sequence[Tensor],
+    v: Tensor | Sequence[Tensor],
+    *,
+    step: int,
+    lr: float = 2e-4,
+    betas: tuple[float, float] = (0.5, 0.999),
+    eps: float = 1e-8,
+) -> None:
+    r"""Adam, in place, as `torch.optim.Adam` computes it.
+
+    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g,\quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2,\quad
+        \theta \leftarrow \theta - \eta \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    Args:
+        param: one tensor, or a list (one call updates all).
+        grad: like param.
+        m: like param, zero at first; float32 is allowed for half-precision params.
+        v: like m.
+        step: t, counting from 1.
+        lr: learning rate, >= 0.
+        betas: both in [0, 1).
+        eps: >= 0.
+
+    Raises:
+        ValueError: lists, shapes, devices or numbers that do not fit.
+        TypeError: a dtype that does not fit.
+
+    >>> param, m, v = torch.tensor([1.0]), torch.zeros(1), torch.zeros(1)
+    >>> adam_(param, torch.tensor([3.0]), m, v, step=1, lr=0.1)
+    >>> param
+    tensor([0.9000])
+
+    Source: Kingma & Ba 2015.
+    """
+    if not _as_list(param):
+        return
+    _ops.adam_(
+        _as_list(param), _as_list(grad), _as_list(m), _as_list(v),
+        step=step, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps,
+    )  # fmt: skip
+
+
+def noise(
+    size: Sequence[int],
+    *,
+    kind: str = "normal",
+    seed: int,
+    offset: int,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    r"""The generator's input z: standard normal, or uniform on :math:`\pm\sqrt 3` (both of unit variance).
+
+    Args:
+        size: the shape.
+        kind: "normal" or "uniform".
+        seed: 64-bit key.
+        offset: 64-bit counter, see `pygan.random.offset`.
+        dtype: torch's default where None. The numbers are made in float32.
+        device: the CPU where None.
+
+    Returns:
+        A tensor of `size`.
+
+    Raises:
+        ValueError: a negative size, an unknown kind.
+        TypeError: a dtype that is not floating.
+
+    >>> torch.equal(noise((2, 3), seed=1, offset=0), noise((2, 3), seed=1, offset=0))
+    True
+
+    Source: Goodfellow et al. 2014, section 5; Salmon et al. 2011 (Philox4x32-10).
+    """
+    device = torch.device(device) if device is not None else None
+    return _ops.noise(size, kind=kind, seed=seed, offset=offset, dtype=dtype, device=device)
+
+
+def minibatch_indices(
+    population: int,
+    count: int,
+    *,
+    start: int,
+    seed: int,
+    offset: int = 0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Rows of the data set for a minibatch: every epoch is one keyed permutation, made without a table.
+
+    Args:
+        population: rows in the data set, >= 1.
+        count: rows wanted, >= 0.
+        start: how many rows the run has drawn before; ``start // population`` is the epoch.
+        seed: 64-bit key.
+        offset: 64-bit counter, see `pygan.random.offset`.
+        device: the CPU where None.
+
+    Returns:
+        (count) int64, each below population.
+
+    Raises:
+        ValueError: a population, count or start out of range.
+
+    >>> sorted(minibatch_indices(5, 5, start=5, seed=0).tolist())
+    [0, 1, 2, 3, 4]
+
+    Source: Goodfellow et al. 2014, Algorithm 1 ("sample minibatch").
+    """
+    device = torch.device(device) if device is not None else None
+    return _ops.minibatch_indices(population, count, start=start, seed=seed, offset=offset, device=device)

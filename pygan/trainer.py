@@ -1,0 +1,346 @@
+"""Algorithm 1 of the paper, and around it what a run needs: data, noise, statistics, interrupts, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pygan import ops, random
+from pygan._names import check_whole
+from pygan.config import TrainerConfig, check_device, check_modules, check_networks, infer_noise_dim
+from pygan.data import Dataset, as_dataset
+from pygan.history import DivergenceError, History, Recorder
+from pygan.nn import MLP
+from pygan.optim import Adam, Optimizer, Rule
+from pygan.running import LastGood, TorchRandomness, evaluating, interrupts_deferred
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Trains a generator against a discriminator on a data set.
+
+    Each iteration takes k steps of the discriminator, then one of the generator:
+
+        D descends  mean softplus(-a(x)) + mean softplus(a(G(z)))     a = logit of D
+        G descends  mean softplus(-a(G(z)))                           or -softplus(a(G(z))), "minimax"
+
+    "alternating" is the paper's Algorithm 1: the generator's step sees the discriminator just updated, and
+    fresh noise. "simultaneous" is what the authors ran: the last of the k discriminator steps and the
+    generator's start from the same parameters and the same noise, the generator's gradient passes through the
+    discriminator under the dropout masks of its generated half, and the discriminator's loss is halved.
+
+    All randomness follows from `seed` and the number of the iteration: the same seed gives the same bits.
+    Only modules other than pygan's MLPs draw from torch's generators, of which the trainer keeps a state of
+    its own.
+
+    Args:
+        generator: (m, noise_dim) -> (m, d).
+        discriminator: (m, d) -> (m, 1) or (m,), logits.
+        data: a `pygan.data.Dataset`, or a tensor or array of n rows.
+        batch_size: m, examples in a step.
+        k: discriminator steps in an iteration.
+        update: "alternating" or "simultaneous".
+        generator_loss: "non_saturating" or "minimax".
+        optimizer: a `pygan.Momentum` or `pygan.Adam`, or a pair of them: the generator's, the
+            discriminator's.
+        noise: "normal", N(0, 1), or "uniform", U(±√3).
+        noise_dim: the length of a noise vector; by default the input length of the generator's first layer.
+        label_smoothing: ε of the discriminator's loss.
+        pixel_range: what 0 and 255 of uint8 data stand for.
+        seed: of all randomness.
+        engine: "composed" or "auto".
+        device: where to train; by default where the generator is.
+
+    Raises:
+        ValueError: an unknown name, a number out of range, data or networks that do not fit one another.
+        TypeError: an argument of another type.
+
+    >>> import pygan
+    >>> generator, discriminator = pygan.nn.MLP([8, 32, 2]), pygan.nn.MLP([2, 32, 1])
+    >>> trainer = Trainer(generator, discriminator, pygan.data.mixture("ring8"), batch_size=64)
+    >>> history = trainer.run(10)
+    >>> len(history), trainer.iteration, trainer.sample(5).shape
+    (10, 10, torch.Size([5, 2]))
+
+    Source: Goodfellow et al. 2014, Algorithm 1 and the authors' published configuration.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        data: Dataset | Tensor | np.ndarray,
+        *,
+        batch_size: int = 100,
+        k: int = 1,
+        update: str = "alternating",
+        generator_loss: str = "non_saturating",
+        optimizer: Rule | tuple[Rule, Rule] = Adam(),
+        noise: str = "normal",
+        noise_dim: int | None = None,
+        label_smoothing: float = 0.0,
+        pixel_range: tuple[float, float] = (0.0, 1.0),
+        seed: int = 0,
+        engine: str = "auto",
+        device: torch.device | str | None = None,
+    ):
+        check_modules(generator=generator, discriminator=discriminator)
+        rules = optimizer if isinstance(optimizer, tuple | list) else (optimizer, optimizer)
+        self.config = TrainerConfig(
+            batch_size=batch_size,
+            k=k,
+            update=update,
+            generator_loss=generator_loss,
+            optimizer=tuple(rules),
+            noise=noise,
+            noise_dim=infer_noise_dim(generator) if noise_dim is None else noise_dim,
+            label_smoothing=label_smoothing,
+            pixel_range=tuple(pixel_range),
+            seed=seed,
+            engine=engine,
+        )
+        self.data = as_dataset(data)
+        self.iteration = 0
+        self.samples_drawn = 0
+        self.checkpoints: set[Path] = set()
+        self._set_up(generator, discriminator, device)
+
+    def _set_up(self, generator: nn.Module, discriminator: nn.Module, device) -> None:
+        """Bring networks, data and optimizers to one device."""
+        if device is not None:
+            device = check_device(device)
+            generator, discriminator = generator.to(device), discriminator.to(device)
+        self.generator, self.discriminator = generator, discriminator
+        first = check_networks(generator, discriminator, self.data, self.config)
+        self.device, self.dtype = first.device, first.dtype
+        values = self.data.values.to(self.device)
+        self._values = values if values.dtype == torch.uint8 else values.to(self.dtype)
+        self._g = Optimizer(self.config.optimizer[0], generator.parameters())
+        self._d = Optimizer(self.config.optimizer[1], discriminator.parameters())
+        foreign = not (isinstance(generator, MLP) and isinstance(discriminator, MLP))
+        self.torch_randomness = TorchRandomness(self.config.seed, self.device) if foreign else None
+
+    # ------------------------------------------------------------------------------------------ Algorithm 1
+
+    def _alternating(self, i: int) -> tuple[Tensor, ...]:
+        """Iteration i as the paper prints it: k steps of D, then one of G with fresh noise."""
+        config, k = self.config, self.config.k
+        for j in range(k):
+            t = i * k + j
+            z = self._noise(random.NOISE_D, t)
+            x = self._minibatch(t)
+            with torch.no_grad():
+                fake = self._G(z, random.DROPOUT_G_IN_D, t)
+            real_logits = self._D(x, random.DROPOUT_D_REAL, t)
+            fake_logits = self._D(fake, random.DROPOUT_D_FAKE, t)
+            d_loss = ops.discriminator_loss(real_logits, fake_logits, label_smoothing=config.label_smoothing)
+            self._d.update_(gradients(d_loss, self._d), update=t, epoch=self._epoch(t))
+        z = self._noise(random.NOISE_G, i)
+        logits = self._D(self._G(z, random.DROPOUT_G, i), random.DROPOUT_D_IN_G, i)
+        g_loss = ops.generator_loss(logits, kind=config.generator_loss)
+        self._g.update_(gradients(g_loss, self._g), update=i, epoch=self._epoch(t))
+        return statistics(d_loss, g_loss, real_logits, fake_logits)
+
+    def _simultaneous(self, i: int) -> tuple[Tensor, ...]:
+        """Iteration i as the authors ran it: G steps with D's last step, from the same parameters and z."""
+        config, k = self.config, self.config.k
+        for j in range(k):
+            t, with_g = i * k + j, j == k - 1
+            z = self._noise(random.NOISE_D, t)
+            x = self._minibatch(t)
+            with torch.set_grad_enabled(with_g):
+                fake = self._G(z, random.DROPOUT_G_IN_D, t)
+            real_logits = self._D(x, random.DROPOUT_D_REAL, t)
+            fake_logits = self._D(fake, random.DROPOUT_D_FAKE, t)
+            d_loss = ops.discriminator_loss(real_logits, fake_logits, label_smoothing=config.label_smoothing)
+            d_gradients = gradients(0.5 * d_loss, self._d, retain_graph=with_g)
+            if with_g:
+                g_loss = ops.generator_loss(fake_logits, kind=config.generator_loss)
+                g_gradients = gradients(g_loss, self._g)
+            self._d.update_(d_gradients, update=t, epoch=self._epoch(t))
+        self._g.update_(g_gradients, update=i, epoch=self._epoch(t))
+        return statistics(d_loss, g_loss, real_logits, fake_logits)
+
+    def _noise(self, stream: int, step: int) -> Tensor:
+        """z, (m, noise_dim)."""
+        config = self.config
+        size, offset = (config.batch_size, config.noise_dim), random.offset(stream, step)
+        return ops.noise(
+            size, kind=config.noise, seed=config.seed, offset=offset, dtype=self.dtype, device=self.device
+        )
+
+    def _minibatch(self, t: int) -> Tensor:
+        """x, (m, d): each epoch runs through all rows once, in an order of its own."""
+        n, m, seed = len(self.data), self.config.batch_size, self.config.seed
+        offset = random.offset(random.MINIBATCH, 0)
+        rows = ops.minibatch_indices(n, m, start=t * m, seed=seed, offset=offset)
+        x = self._values.index_select(0, rows.to(self.device))
+        if x.dtype == torch.uint8:
+            low, high = self.config.pixel_range
+            x = x.to(self.dtype).mul_((high - low) / 255).add_(low)
+        return x
+
+    def _epoch(self, t: int) -> int:
+        """The epoch, counted from 1, in which discriminator step t begins."""
+        return 1 + t * self.config.batch_size // len(self.data)
+
+    def _G(self, z: Tensor, stream: int, step: int) -> Tensor:
+        return _forward(self.generator, z, self.config.seed, random.offset(stream, step))
+
+    def _D(self, x: Tensor, stream: int, step: int) -> Tensor:
+        return _forward(self.discriminator, x, self.config.seed, random.offset(stream, step))
+
+    # ---------------------------------------------------------------------------------------------- running
+
+    def run(self, iterations: int, callback: Callable[[Trainer, History], None] | None = None) -> History:
+        """Train for so many iterations, from where the trainer stands.
+
+        An interrupt (Ctrl-C) waits for the end of the iteration: whatever raises, the trainer is left between
+        two iterations, can be saved, and can run on.
+
+        Args:
+            iterations: at least 1.
+            callback: called a few times a second with this trainer and the statistics since its last call.
+
+        Returns:
+            The statistics of these iterations.
+
+        Raises:
+            ValueError: fewer than one iteration.
+            DivergenceError: a loss became infinite or NaN; the last good state kept is put back first.
+            KeyboardInterrupt: after the callback has seen all statistics.
+        """
+        iterations = check_whole(iterations, "iterations")
+        step = self._alternating if self.config.update == "alternating" else self._simultaneous
+        recorder = Recorder(iterations, self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
+        last_good = LastGood(self)
+        self.generator.train()
+        self.discriminator.train()
+        with interrupts_deferred() as interrupted, TorchRandomness.installed(self.torch_randomness):
+            for n in range(1, iterations + 1):
+                recorder.write(step(self.iteration))
+                self.iteration += 1
+                if n == iterations or interrupted() or recorder.due():
+                    self._fetch(recorder, last_good, callback)
+                if interrupted():
+                    break
+        return recorder.history()
+
+    def _fetch(self, recorder: Recorder, last_good: LastGood, callback) -> None:
+        news, bad = recorder.fetch()
+        if bad is not None:
+            last_good.put_back()
+            raise DivergenceError(bad, recorder.at(bad), recorder.at(bad - 1), self.iteration)
+        last_good.keep()
+        if callback is not None:
+            callback(self, news)
+
+    def sample(self, n: int, *, step: int | None = None) -> Tensor:
+        """Examples from the generator in evaluation mode.
+
+        Args:
+            n: how many, at least 1.
+            step: numbers the draw: the same number gives the same noise. By default each call takes the next.
+
+        Returns:
+            (n, d) on the trainer's device.
+
+        Raises:
+            ValueError: n below 1.
+        """
+        if step is None:
+            step = self.samples_drawn
+            self.samples_drawn += 1
+        return generate(self.generator, n, self.config, step=step, like=next(self.generator.parameters()))
+
+    # ------------------------------------------------------------------------------------------- checkpoints
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a checkpoint, from which `resume` continues to the same bits; see `pygan.checkpoint`.
+
+        The file appears whole or not at all. One that this trainer did not write is replaced only on request.
+
+        Raises:
+            FileExistsError: the file is not this trainer's, and `overwrite` is False.
+            OSError: it cannot be written.
+        """
+        from pygan import checkpoint
+
+        checkpoint.save(self, path, overwrite=overwrite)
+
+    @classmethod
+    def resume(cls, path: str | Path, data: Dataset | Tensor | np.ndarray, **options) -> Trainer:
+        """The trainer that `save` wrote down, on the same data; options as in `pygan.checkpoint.resume`."""
+        from pygan import checkpoint
+
+        return checkpoint.resume(path, data, **options)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The lowest and the highest value that examples have, for pictures of them."""
+        if self._values.dtype == torch.uint8:
+            return self.config.pixel_range
+        return float(self._values.min()), float(self._values.max())
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that training changes, by name, sharing memory with the trainer."""
+        state = {}
+        for name, network, optimizer in (
+            ("generator", self.generator, self._g),
+            ("discriminator", self.discriminator, self._d),
+        ):
+            for key, value in network.state_dict().items():
+                if not isinstance(value, Tensor):
+                    raise TypeError(
+                        f"{name} keeps {key!r} in its state, a {type(value).__name__}: only tensors can be"
+                    )
+                state[f"{name}.{key}"] = value.detach()
+            state |= {f"optimizer.{name}.{key}": buffer for key, buffer in optimizer.buffers.items()}
+        if self.torch_randomness is not None:
+            state |= self.torch_randomness.state()
+        return state
+
+
+def gradients(loss: Tensor, optimizer: Optimizer, *, retain_graph: bool = False) -> tuple[Tensor, ...]:
+    """∂loss/∂θ for the parameters of one network; nothing is computed for the other's."""
+    return torch.autograd.grad(loss, optimizer.parameters, retain_graph=retain_graph, materialize_grads=True)
+
+
+@torch.no_grad()
+def statistics(
+    d_loss: Tensor, g_loss: Tensor, real_logits: Tensor, fake_logits: Tensor
+) -> tuple[Tensor, ...]:
+    """The four numbers of an iteration, on the device."""
+    return (
+        d_loss.detach(),
+        g_loss.detach(),
+        torch.sigmoid(real_logits).mean(),
+        torch.sigmoid(fake_logits).mean(),
+    )
+
+
+@torch.no_grad()
+def generate(generator: nn.Module, n: int, config: TrainerConfig, *, step: int, like: Tensor) -> Tensor:
+    """(n, d): the generator in evaluation mode at noise numbered by `step`, some thousand rows at a time."""
+    n = check_whole(n, "n")
+    offset = random.offset(random.SAMPLE, step)
+    z = ops.noise(
+        (n, config.noise_dim),
+        kind=config.noise,
+        seed=config.seed,
+        offset=offset,
+        dtype=like.dtype,
+        device=like.device,
+    )
+    with evaluating(generator):
+        return torch.cat([generator(part) for part in z.split(4096)])
+
+
+def _forward(network: nn.Module, x: Tensor, seed: int, offset: int) -> Tensor:
+    """A network in training: MLPs of ours take their dropout masks from the seed, others from torch."""
+    return network(x, seed=seed, offset=offset) if isinstance(network, MLP) else network(x)
