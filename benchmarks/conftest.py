@@ -1,0 +1,42 @@
+"""What every benchmark shares: a seed, and a table of ratios at the end of the run."""
+
+import platform
+
+import pytest
+import torch
+
+import pygan
+from harness import Comparison
+
+_comparisons: list[Comparison] = []
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def compare(benchmark):
+    """Checks that ours and the baseline agree, times them by turns, then lets pytest-benchmark time ours."""
+
+    def run(name, ours, baseline, *, flops=0.0, tolerance=1e-4):
+        comparison = Comparison.measure(name, ours, baseline, flops, tolerance, quick=benchmark.disabled)
+        _comparisons.append(comparison)
+        benchmark.extra_info |= comparison.extra_info()
+        benchmark.pedantic(ours, rounds=1 if benchmark.disabled else 20, iterations=1, warmup_rounds=2)
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not _comparisons:
+        return
+    info = pygan.build_info()
+    terminalreporter.section("pygan against eager PyTorch, medians of interleaved pairs")
+    terminalreporter.write_line(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {info['cpu_isa']}, "
+        f"torch {torch.__version__}"
+    )
+    for comparison in _comparisons:
+        terminalreporter.write_line(str(comparison))

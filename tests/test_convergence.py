@@ -1,0 +1,35 @@
+"""What was trained has learnt its data: a Gaussian on the line, eight of them on a circle."""
+
+import pytest
+import torch
+
+from pygan import Adam, Trainer, data, recipes
+from pygan.nn import MLP
+
+
+def test_a_gaussian_is_learnt():
+    target = data.gaussian(3.0, 0.5, n=10_000)
+    torch.manual_seed(0)
+    generator = MLP([1, 32, 32, 1], activation="leaky_relu")
+    discriminator = MLP([1, 32, 32, 1], activation="leaky_relu")
+    trainer = Trainer(generator, discriminator, target, batch_size=256, optimizer=Adam(lr=1e-3))
+    history = trainer.run(3000)
+    samples = trainer.sample(10_000).flatten().sort().values
+    truth = target.values.flatten().sort().values
+    # Samples and data in order: the mean distance of the pairs is the Wasserstein distance.
+    assert (samples - truth).abs().mean() < 0.1
+    assert samples.mean().item() == pytest.approx(3.0, abs=0.1)
+    assert samples.std().item() == pytest.approx(0.5, abs=0.1)
+    assert history.d_loss[-500:].mean() == pytest.approx(1.386, abs=0.05)
+
+
+def test_the_ring_of_eight_is_learnt():
+    trainer = recipes.get("ring8").build()
+    trainer.run(4000)
+    samples, ring = trainer.sample(2500), trainer.data
+    distance, mode = torch.cdist(samples, ring.modes).min(dim=1)
+    good = distance < 3 * ring.mode_std
+    counts = torch.bincount(mode[good], minlength=8)
+    # A mode counts as covered with a hundredth of the samples within three standard deviations.
+    assert (counts >= 25).sum() >= 7, counts.tolist()
+    assert good.float().mean() > 0.4, counts.tolist()
