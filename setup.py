@@ -61,6 +61,8 @@ class CMakeBuild(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         """An editable install imports from the source folder, so what was built is put there."""
+        for old in (ROOT / "pygan").glob("_C*.so"):
+            old.unlink()  # a new file in its place: a process that has it loaded keeps what it has
         super().copy_extensions_to_source()
         self.copy_file(str(self.info), str(ROOT / "pygan" / BUILD_INFO))
 

@@ -56,9 +56,7 @@ def save(trainer: Trainer, path: str | Path, *, overwrite: bool = False) -> None
     """
     path = Path(path).absolute()
     if path.exists() and not overwrite and path not in trainer.checkpoints:
-        raise FileExistsError(
-            f"{path} exists and is not this trainer's checkpoint; overwrite=True replaces it"
-        )
+        raise FileExistsError(f"{path} exists and is not this trainer's checkpoint; overwrite=True replaces it")
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in trainer.state().items()}
     with _replacing(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={"pygan": json.dumps(_header(trainer))})
@@ -113,9 +111,7 @@ def resume(
     return trainer
 
 
-def load_generator(
-    path: str | Path, *, device: torch.device | str = "cpu"
-) -> tuple[MLP, TrainerConfig, dict]:
+def load_generator(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[MLP, TrainerConfig, dict]:
     """The generator of a checkpoint alone, in evaluation mode, without the data.
 
     Args:
@@ -131,13 +127,9 @@ def load_generator(
     """
     header, tensors = read(path)
     if header["generator"] is None:
-        raise CheckpointError(
-            f"{path} holds a generator that is not a pygan.nn.MLP; resume it with generator="
-        )
+        raise CheckpointError(f"{path} holds a generator that is not a pygan.nn.MLP; resume it with generator=")
     network = _network("generator", None, header, tensors, path)
-    state = {
-        name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")
-    }
+    state = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
     network.load_state_dict(state)
     return network.to(check_device(device)).eval(), TrainerConfig.from_dict(header["config"]), header
 
@@ -194,9 +186,7 @@ def _network(name: str, given: nn.Module | None, header: dict, tensors: dict[str
     """The network to restore into: the one given, if it fits, or a new MLP."""
     if given is None:
         if header[name] is None:
-            raise ValueError(
-                f"{path} holds a {name} that is not a pygan.nn.MLP: give {name}=, a module like it"
-            )
+            raise ValueError(f"{path} holds a {name} that is not a pygan.nn.MLP: give {name}=, a module like it")
         return MLP(**header[name], dtype=getattr(torch, header["dtype"]))
     if header[name] is not None and type(given) is MLP and given.config() != header[name]:
         raise CheckpointError(

@@ -26,18 +26,10 @@ app = typer.Typer(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Option(help="What to train; `pygan info` lists the recipes.")] = "digits",
-    data: Annotated[
-        str | None, typer.Option(help="Another data set: a name, or an idx or .npy file.")
-    ] = None,
-    iterations: Annotated[
-        int | None, typer.Option(help="Iterations of Algorithm 1; default: the recipe's.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of all randomness; the same seed gives the same bits.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A new folder for the run; default: runs/<recipe>-<n>.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Another data set: a name, or an idx or .npy file.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Iterations of Algorithm 1; default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all randomness; the same seed gives the same bits.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder for the run; default: runs/<recipe>-<n>.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto or composed.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: cpu.")] = None,
     update: Annotated[str | None, typer.Option(help="alternating or simultaneous.")] = None,
@@ -100,9 +92,7 @@ def _train(trainer, folder, iterations: int) -> int:
 def sample(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or a checkpoint.")],
     n: Annotated[int, typer.Option(help="How many samples.")] = 100,
-    out: Annotated[Path, typer.Option(help="A new .png, .pdf or .svg picture, or a .npy array.")] = Path(
-        "samples.png"
-    ),
+    out: Annotated[Path, typer.Option(help="A new .png, .pdf or .svg picture, or a .npy array.")] = Path("samples.png"),
     seed: Annotated[int | None, typer.Option(help="Of the noise; default: the run's.")] = None,
 ) -> int:
     """Draw samples from a trained generator."""

@@ -103,9 +103,7 @@ def check_device(device: torch.device | str) -> torch.device:
     return device
 
 
-def check_networks(
-    generator: nn.Module, discriminator: nn.Module, data: Dataset, config: TrainerConfig
-) -> Tensor:
+def check_networks(generator: nn.Module, discriminator: nn.Module, data: Dataset, config: TrainerConfig) -> Tensor:
     """That both networks, the data and the settings fit; returns a parameter, for its dtype and device.
 
     Raises:
@@ -114,8 +112,7 @@ def check_networks(
     first, other = next(generator.parameters()), next(discriminator.parameters())
     if (first.dtype, first.device) != (other.dtype, other.device):
         raise ValueError(
-            f"generator is {first.dtype} on {first.device}, "
-            f"but discriminator is {other.dtype} on {other.device}"
+            f"generator is {first.dtype} on {first.device}, but discriminator is {other.dtype} on {other.device}"
         )
     n, d = data.values.shape
     if config.batch_size > n:
@@ -134,9 +131,7 @@ def _check_shapes(
             raise ValueError(f"{name} takes rows of {network.sizes[0]} numbers, but {inputs_are} is {inputs}")
         given = network.sizes[-1]
         if name == "discriminator" and network.activations[-1] != "identity":
-            raise ValueError(
-                f'discriminator must give logits, output="identity", got {network.activations[-1]!r}'
-            )
+            raise ValueError(f'discriminator must give logits, output="identity", got {network.activations[-1]!r}')
     else:
         # Other modules are asked with two rows, which leaves no mode, random number or gradient behind.
         zeros = torch.zeros(2, inputs, dtype=like.dtype, device=like.device)
@@ -144,13 +139,9 @@ def _check_shapes(
             try:
                 shape = tuple(network(zeros).shape)
             except RuntimeError as error:
-                raise ValueError(
-                    f"{name} cannot take rows of {inputs} numbers ({inputs_are}): {error}"
-                ) from error
+                raise ValueError(f"{name} cannot take rows of {inputs} numbers ({inputs_are}): {error}") from error
         if shape != (2, outputs) and not (outputs == 1 and shape == (2,)):
-            raise ValueError(
-                f"{name} must turn (2, {inputs}) into (2, {outputs}), {outputs_are}, got {shape}"
-            )
+            raise ValueError(f"{name} must turn (2, {inputs}) into (2, {outputs}), {outputs_are}, got {shape}")
         given = outputs
     if given != outputs:
         raise ValueError(f"{name} gives rows of {given} numbers, expected {outputs}, {outputs_are}")

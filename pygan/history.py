@@ -42,9 +42,7 @@ class History:
         return np.arange(self.first + 1, self.first + 1 + len(self))
 
     def __repr__(self) -> str:
-        last = (
-            ", ".join(f"{name} {getattr(self, name)[-1]:.4g}" for name in STATISTICS) if len(self) else "none"
-        )
+        last = ", ".join(f"{name} {getattr(self, name)[-1]:.4g}" for name in STATISTICS) if len(self) else "none"
         return f"History({len(self)} iterations from {self.first}: {last})"
 
 
@@ -60,9 +58,7 @@ class DivergenceError(ArithmeticError):
         restored: the iteration whose state, the last good one kept, was put back.
     """
 
-    def __init__(
-        self, iteration: int, values: dict[str, float], before: dict[str, float] | None, restored: int
-    ):
+    def __init__(self, iteration: int, values: dict[str, float], before: dict[str, float] | None, restored: int):
         self.iteration, self.values, self.restored = iteration, values, restored
         past = f" (the iteration before: {_written(before)})" if before else ""
         super().__init__(

@@ -83,9 +83,7 @@ class Maxout(nn.Module):
     Source: Goodfellow et al. 2013, Maxout Networks; Goodfellow et al. 2014, section 5.
     """
 
-    def __init__(
-        self, in_features: int, units: int, pieces: int, *, bias: bool = True, device=None, dtype=None
-    ):
+    def __init__(self, in_features: int, units: int, pieces: int, *, bias: bool = True, device=None, dtype=None):
         super().__init__()
         if pieces < 1:
             raise ValueError(f"pieces must be at least 1, got {pieces}")
@@ -278,9 +276,7 @@ def flatten_(module: nn.Module) -> Tensor:
         return torch.empty(0)
     kinds = {(p.dtype, p.device) for p in parameters}
     if len(kinds) > 1:
-        names = ", ".join(
-            sorted(f"{str(dtype).removeprefix('torch.')} on {device}" for dtype, device in kinds)
-        )
+        names = ", ".join(sorted(f"{str(dtype).removeprefix('torch.')} on {device}" for dtype, device in kinds))
         raise ValueError(f"one flat buffer needs parameters of one dtype on one device, got {names}")
     if not _lie_in_a_row(parameters):
         flat = torch.cat([p.detach().reshape(-1) for p in parameters])
@@ -322,9 +318,7 @@ def uniform_(module: nn.Module, radius: float | Sequence[float], *, seed: int, s
     weights = [p for p in module.parameters() if p.dim() > 1]
     radii = [radius] * len(weights) if isinstance(radius, (int, float)) else list(radius)
     if len(radii) != len(weights):
-        raise ValueError(
-            f"radius must be one number, or one for each of {len(weights)} weights, got {len(radii)}"
-        )
+        raise ValueError(f"radius must be one number, or one for each of {len(weights)} weights, got {len(radii)}")
     for p in module.parameters():
         p.zero_()
     for i, (weight, r) in enumerate(zip(weights, radii, strict=True)):
@@ -350,9 +344,7 @@ def logit(means: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def _hooked(layer: nn.Module) -> bool:
-    return bool(
-        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    )
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -367,9 +359,7 @@ def _hidden_activations(activation: str | Sequence[str], count: int, pieces: int
         raise ValueError(f"pieces must be at least 1, got {pieces}")
     if isinstance(activation, str):
         if pieces > 1 and activation not in ("relu", "maxout"):
-            raise ValueError(
-                f"pieces={pieces} makes hidden layers maxout, so activation={activation!r} has no place"
-            )
+            raise ValueError(f"pieces={pieces} makes hidden layers maxout, so activation={activation!r} has no place")
         activation = ["maxout" if pieces > 1 else activation] * count
     if len(activation) != count:
         raise ValueError(

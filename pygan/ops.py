@@ -181,9 +181,7 @@ def discriminator_loss(
 
     Source: Goodfellow et al. 2014, Algorithm 1; label smoothing: Salimans et al. 2016.
     """
-    return _ops.discriminator_loss(
-        real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction
-    )
+    return _ops.discriminator_loss(real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction)
 
 
 def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reduction: str = "mean") -> Tensor:

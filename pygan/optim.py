@@ -140,8 +140,7 @@ class Optimizer:
             raise ValueError("optimizer needs at least one parameter, and all of one dtype on one device")
         sizes, like = [p.numel() for p in self.parameters], self.parameters[0]
         self.buffers = {
-            name: torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
-            for name in _BUFFERS[type(rule)]
+            name: torch.zeros(sum(sizes), dtype=like.dtype, device=like.device) for name in _BUFFERS[type(rule)]
         }
         self._views = [
             [part.view(p.shape) for part, p in zip(buffer.split(sizes), self.parameters, strict=True)]

@@ -23,9 +23,7 @@ class Progress:
 
     def __init__(self, total: int, console: Console):
         self._total, self._console = total, console
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
-        )
+        self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._start = self._printed = time.monotonic()
 
     def __enter__(self) -> Progress:

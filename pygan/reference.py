@@ -185,9 +185,7 @@ def dropout(x: Tensor, *, p: float, seed: int, offset: int) -> Tensor:
     return (wide * (keep.to(wide.dtype) * (1.0 / (1.0 - p)))).to(x.dtype)
 
 
-def linear_act(
-    x, weight, bias=None, *, activation="relu", slope=0.01, dropout=0.0, seed=0, offset=0
-) -> Tensor:
+def linear_act(x, weight, bias=None, *, activation="relu", slope=0.01, dropout=0.0, seed=0, offset=0) -> Tensor:
     """Twin of `pygan.ops.linear_act`.
 
     >>> linear_act(torch.ones(1, 2), torch.tensor([[1.0, 2.0], [-1.0, -2.0]]))
@@ -217,9 +215,7 @@ def mlp(x, weights, biases, *, activations, slope=0.01, pieces=1, dropout=0.0, s
     tensor([[0.9640]])
     """
     rates = [dropout] * len(weights) if isinstance(dropout, (int, float)) else list(dropout)
-    for i, (weight, bias, activation, rate) in enumerate(
-        zip(weights, biases, activations, rates, strict=True)
-    ):
+    for i, (weight, bias, activation, rate) in enumerate(zip(weights, biases, activations, rates, strict=True)):
         random = {"dropout": rate, "seed": seed, "offset": offset + (i << 48)}
         if activation == "maxout":
             x = maxout(x, weight, bias, pieces=pieces, **random)

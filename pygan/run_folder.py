@@ -106,9 +106,7 @@ class RunFolder:
 
     def _write_line(self, rows: np.ndarray) -> None:
         self._iteration += len(rows)
-        means = {
-            name: float(f"{value:.6g}") for name, value in zip(STATISTICS, rows.mean(axis=0), strict=True)
-        }
+        means = {name: float(f"{value:.6g}") for name, value in zip(STATISTICS, rows.mean(axis=0), strict=True)}
         seconds = round(time.monotonic() - self._start, 3)
         self._metrics.write(json.dumps({"iteration": self._iteration, "seconds": seconds, **means}) + "\n")
 
@@ -119,9 +117,7 @@ class RunFolder:
         data, samples = trainer.data, self.path / "samples.png"
         if data.image_shape is not None:
             drawn = trainer.sample(100, step=0).cpu()
-            written.append(
-                figures.sample_grid(drawn, data.image_shape, samples, value_range=trainer.value_range)
-            )
+            written.append(figures.sample_grid(drawn, data.image_shape, samples, value_range=trainer.value_range))
         elif data.dimension == 2:
             written.append(figures.scatter_2d(trainer.sample(2000, step=0).cpu(), data, samples))
         if history is not None:

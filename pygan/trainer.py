@@ -170,9 +170,7 @@ class Trainer:
         """z, (m, noise_dim)."""
         config = self.config
         size, offset = (config.batch_size, config.noise_dim), random.offset(stream, step)
-        return ops.noise(
-            size, kind=config.noise, seed=config.seed, offset=offset, dtype=self.dtype, device=self.device
-        )
+        return ops.noise(size, kind=config.noise, seed=config.seed, offset=offset, dtype=self.dtype, device=self.device)
 
     def _minibatch(self, t: int) -> Tensor:
         """x, (m, d): each epoch runs through all rows once, in an order of its own."""
@@ -296,9 +294,7 @@ class Trainer:
         ):
             for key, value in network.state_dict().items():
                 if not isinstance(value, Tensor):
-                    raise TypeError(
-                        f"{name} keeps {key!r} in its state, a {type(value).__name__}: only tensors can be"
-                    )
+                    raise TypeError(f"{name} keeps {key!r} in its state, a {type(value).__name__}: only tensors can be")
                 state[f"{name}.{key}"] = value.detach()
             state |= {f"optimizer.{name}.{key}": buffer for key, buffer in optimizer.buffers.items()}
         if self.torch_randomness is not None:
@@ -312,9 +308,7 @@ def gradients(loss: Tensor, optimizer: Optimizer, *, retain_graph: bool = False)
 
 
 @torch.no_grad()
-def statistics(
-    d_loss: Tensor, g_loss: Tensor, real_logits: Tensor, fake_logits: Tensor
-) -> tuple[Tensor, ...]:
+def statistics(d_loss: Tensor, g_loss: Tensor, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, ...]:
     """The four numbers of an iteration, on the device."""
     return (
         d_loss.detach(),

@@ -80,9 +80,7 @@ LAYOUTS = {
     "transposed": lambda x: x.mT.contiguous().mT,
     "every second column": lambda x: torch.stack((x, x + 1), dim=-1).flatten(-2)[..., ::2],
     "every second row": lambda x: torch.stack((x, x - 1), dim=-2).flatten(-3, -2)[..., ::2, :],
-    "columns of a wider one": lambda x: torch.cat((x + 1, x, x - 1), dim=-1)[
-        ..., x.shape[-1] : 2 * x.shape[-1]
-    ],
+    "columns of a wider one": lambda x: torch.cat((x + 1, x, x - 1), dim=-1)[..., x.shape[-1] : 2 * x.shape[-1]],
     "one past alignment": lambda x: torch.cat((x.flatten()[:1], x.flatten()))[1:].view(x.shape),
 }
 

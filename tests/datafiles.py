@@ -28,9 +28,7 @@ def write_mnist(folder, n=12_000, fill=0):
         images = np.full((rows, 28, 28), fill, np.uint8)
         images[:, 0, 0] = np.arange(rows) % 256
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images), 1))
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(
-            idx_bytes((np.arange(rows) % 10).astype(np.uint8))
-        )
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes((np.arange(rows) % 10).astype(np.uint8)))
 
 
 def closed_port():

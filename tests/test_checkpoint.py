@@ -32,9 +32,7 @@ def make(seed=5, dtype=torch.float32, **options):
 class Foreign(nn.Module):
     def __init__(self, k, n):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(k, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, n)
-        )
+        self.net = nn.Sequential(nn.Linear(k, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, n))
 
     def forward(self, x):
         return self.net(x)

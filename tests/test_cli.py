@@ -69,9 +69,7 @@ def test_a_run_is_written_down(capsys):
 def test_the_same_seed_gives_the_same_bits():
     for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert main([*SMALL, "--out", out, "--seed", seed]) == 0
-    a, b, c = (
-        checkpoint.load_generator(f"{out}/checkpoint.safetensors")[0].flat_parameters() for out in "abc"
-    )
+    a, b, c = (checkpoint.load_generator(f"{out}/checkpoint.safetensors")[0].flat_parameters() for out in "abc")
     assert a.equal(b)
     assert not a.equal(c)
 

@@ -205,9 +205,7 @@ def test_mixtures_have_their_moments(name, k, std):
         assert set(made.modes.flatten().tolist()) == {-4.0, -2.0, 0.0, 2.0, 4.0}
     counts = torch.bincount(made.labels, minlength=k).double()
     chi2 = ((counts - n / k) ** 2 / (n / k)).sum()
-    assert chi2 < (k - 1) + 4 * (2 * (k - 1)) ** 0.5, (
-        "labels are uniform (4 standard deviations of chi squared)"
-    )
+    assert chi2 < (k - 1) + 4 * (2 * (k - 1)) ** 0.5, "labels are uniform (4 standard deviations of chi squared)"
     noise = (made.values - made.modes[made.labels]).double()
     assert noise.mean(0).abs().max() < 4 * std / n**0.5
     assert noise.std(0).sub(std).abs().max() < 4 * std / (2 * n) ** 0.5

@@ -89,9 +89,7 @@ def test_mnist_splits(tmp_path):
         assert made.values.dtype == torch.uint8
         assert (made.values[0, 0], made.labels[0]) == (first % 256, first % 10)
     write_mnist(tmp_path, n=10_000)
-    with pytest.raises(
-        ValueError, match="mnist:fit needs more than 10000 training rows, the files have 10000"
-    ):
+    with pytest.raises(ValueError, match="mnist:fit needs more than 10000 training rows, the files have 10000"):
         data.mnist(tmp_path, "fit")
 
 
@@ -112,9 +110,7 @@ def test_fashion_mnist_is_not_taken_from_mnists_files(tmp_path, monkeypatch):
     write_mnist(tmp_path / "mnist", n=1)
     monkeypatch.setenv("PYGAN_DATA", str(tmp_path))
     monkeypatch.setattr(files, "_FASHION_MNIST", replace_mirrors(files._FASHION_MNIST))
-    with pytest.raises(
-        data.DownloadError, match=r"fashion_mnist: train-images-idx3-ubyte.gz is not on this machine"
-    ):
+    with pytest.raises(data.DownloadError, match=r"fashion_mnist: train-images-idx3-ubyte.gz is not on this machine"):
         data.fashion_mnist()
     write_mnist(tmp_path / "fashion-mnist", n=1, fill=9)
     assert data.fashion_mnist().values[0, 1] == 9

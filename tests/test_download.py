@@ -184,9 +184,7 @@ def test_offline_the_error_says_what_was_tried_and_what_to_do(tmp_path, monkeypa
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(files, "_MNIST", replace_mirrors(files._MNIST))
-    with pytest.raises(
-        data.DownloadError, match=f"to write to {tmp_path / 'file' / 'mnist'} \\(Not a directory\\)"
-    ):
+    with pytest.raises(data.DownloadError, match=f"to write to {tmp_path / 'file' / 'mnist'} \\(Not a directory\\)"):
         data.mnist(tmp_path / "file")
 
 

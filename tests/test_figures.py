@@ -53,9 +53,7 @@ def drawn(monkeypatch):
     ],
 )
 def test_every_pixel_of_a_grid_is_right(tmp_path, shape, scale, n, title):
-    samples = torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, (n, math.prod(shape)), dtype=np.uint8)
-    )
+    samples = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, math.prod(shape)), dtype=np.uint8))
     path = figures.sample_grid(samples, shape, tmp_path / "grid.png", title=title)
     picture = pixels(path)[36 if title else 0 :]
     columns, (h, w) = min(n, 10), shape[-2:]
@@ -266,9 +264,7 @@ def test_samples_over_a_mixture(tmp_path, drawn):
     assert np.ptp(axes.get_xlim()) == pytest.approx(np.ptp(axes.get_ylim()))
 
 
-@pytest.mark.parametrize(
-    "real", [torch.randn(50, 2), np.random.default_rng(0).random((50, 2)), torch.zeros(1, 2)]
-)
+@pytest.mark.parametrize("real", [torch.randn(50, 2), np.random.default_rng(0).random((50, 2)), torch.zeros(1, 2)])
 def test_samples_over_data_without_modes(tmp_path, drawn, real):
     figures.scatter_2d(np.zeros((1, 2)), real, tmp_path / "points.png")
     axes = drawn[0].axes[0]
@@ -324,9 +320,7 @@ def test_each_format_is_written(tmp_path, name, suffix):
 def test_wrong_paths_are_refused_in_a_sentence(tmp_path, name):
     with pytest.raises(ValueError, match=r"a figure's name must end in .png, .pdf, .svg, got 'figure.jpg'"):
         DRAW[name](tmp_path / "figure.jpg")
-    with pytest.raises(
-        FileNotFoundError, match=r"absent is not a folder; make it before writing figure.png there"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"absent is not a folder; make it before writing figure.png there"):
         DRAW[name](tmp_path / "absent" / "figure.png")
 
 

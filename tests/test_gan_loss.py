@@ -49,9 +49,7 @@ def logits(shape, dtype=torch.float32, device="cpu", count=2):
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_discriminator_three_orders(shape, dtype, reduction, label_smoothing, device):
     keywords = {"reduction": reduction, "label_smoothing": label_smoothing}
-    assert_twins(
-        *pair("discriminator_loss", **keywords), logits(shape, dtype, device), length=math.prod(shape)
-    )
+    assert_twins(*pair("discriminator_loss", **keywords), logits(shape, dtype, device), length=math.prod(shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -60,9 +58,7 @@ def test_discriminator_three_orders(shape, dtype, reduction, label_smoothing, de
 @over_kinds
 def test_generator_three_orders(shape, dtype, reduction, kind, device):
     keywords = {"reduction": reduction, "kind": kind}
-    assert_twins(
-        *pair("generator_loss", **keywords), logits(shape, dtype, device, 1), length=math.prod(shape)
-    )
+    assert_twins(*pair("generator_loss", **keywords), logits(shape, dtype, device, 1), length=math.prod(shape))
 
 
 @over_dtypes
@@ -163,9 +159,7 @@ def test_empty_halves_follow_torch(reduction):
     """mean of nothing is NaN, sum is zero, as in torch."""
     empty = torch.zeros(0, 1, requires_grad=True)
     loss = pygan.ops.discriminator_loss(empty, empty, reduction=reduction)
-    torch.testing.assert_close(
-        loss, reference.discriminator_loss(empty, empty, reduction=reduction), equal_nan=True
-    )
+    torch.testing.assert_close(loss, reference.discriminator_loss(empty, empty, reduction=reduction), equal_nan=True)
     loss.sum().backward()
     assert empty.grad.shape == (0, 1)
     loss = pygan.ops.generator_loss(empty, reduction=reduction)
@@ -198,9 +192,7 @@ def test_nan_and_infinity(dtype, device):
                 (pygan.ops.discriminator_loss, reference.discriminator_loss),
             ):
                 ours = got(real, real.flip(0), reduction=reduction)
-                torch.testing.assert_close(
-                    ours, twin(real, real.flip(0), reduction=reduction), equal_nan=True
-                )
+                torch.testing.assert_close(ours, twin(real, real.flip(0), reduction=reduction), equal_nan=True)
             for kind in KINDS:
                 ours = pygan.ops.generator_loss(real, kind=kind, reduction=reduction)
                 expected = reference.generator_loss(real, kind=kind, reduction=reduction)
@@ -282,9 +274,7 @@ def test_opcheck_of_backward(reduction):
     (grad,) = leaves(normal(5, 1) if reduction == "none" else normal())
     keywords = {"reduction": reduction}
     ops = torch.ops.pygan
-    assert_checked(
-        ops.discriminator_loss_backward.default, (grad, real, fake), {"label_smoothing": 0.1, **keywords}
-    )
+    assert_checked(ops.discriminator_loss_backward.default, (grad, real, fake), {"label_smoothing": 0.1, **keywords})
     assert_checked(ops.generator_loss_backward.default, (grad, fake), {"kind": "minimax", **keywords})
 
 

@@ -161,9 +161,7 @@ def test_nan_of_a_weight_reaches_its_column_and_no_other(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_id)
-@pytest.mark.parametrize(
-    "shape", [(100, 784, 128), (257, 300, 129), (1000, 33, 65), (1, 1000, 1200)], ids=shape_id
-)
+@pytest.mark.parametrize("shape", [(100, 784, 128), (257, 300, 129), (1000, 33, 65), (1, 1000, 1200)], ids=shape_id)
 def test_thread_counts_and_repeats_give_the_same_bits(shape, dtype, set_threads):
     inputs = layer(*shape, dtype=dtype)
     ours, _ = pair(activation="tanh", **KEY)

@@ -18,9 +18,7 @@ def test_discriminator_loss_is_cross_entropy(smoothing, reduction):
     real, fake = normal(9, 1, dtype=torch.float64, seed=1), normal(9, 1, dtype=torch.float64, seed=2)
     targets = torch.full_like(real, 1 - smoothing)
     expected = F.binary_cross_entropy_with_logits(real, targets, reduction=reduction)
-    expected = expected + F.binary_cross_entropy_with_logits(
-        fake, torch.zeros_like(fake), reduction=reduction
-    )
+    expected = expected + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake), reduction=reduction)
     loss = DiscriminatorLoss(label_smoothing=smoothing, reduction=reduction)
     torch.testing.assert_close(loss(real, fake), expected, **CLOSE)
 
@@ -30,9 +28,7 @@ def test_discriminator_loss_is_cross_entropy(smoothing, reduction):
 def test_generator_loss_is_cross_entropy(kind, reduction):
     fake = normal(9, 1, dtype=torch.float64)
     target, sign = (1.0, 1.0) if kind == "non_saturating" else (0.0, -1.0)
-    expected = sign * F.binary_cross_entropy_with_logits(
-        fake, torch.full_like(fake, target), reduction=reduction
-    )
+    expected = sign * F.binary_cross_entropy_with_logits(fake, torch.full_like(fake, target), reduction=reduction)
     torch.testing.assert_close(GeneratorLoss(kind, reduction)(fake), expected, **CLOSE)
 
 

@@ -70,9 +70,7 @@ def test_three_orders_where_every_piece_wins_somewhere(pieces, dtype, device):
     inputs = layer(64, 50, 20 * pieces, dtype=dtype, device=device)
     pre = reference.linear_act(*(tensor.double() for tensor in inputs), activation="identity")
     top = pre.unflatten(-1, (20, pieces)).topk(min(pieces, 2), dim=-1).values
-    assert pieces == 1 or (top[..., 0] - top[..., 1]).min() > 1e-5, (
-        "a tie within rounding: choose another seed"
-    )
+    assert pieces == 1 or (top[..., 0] - top[..., 1]).min() > 1e-5, "a tie within rounding: choose another seed"
     assert_twins(*pair(pieces=pieces), inputs, length=64)
 
 

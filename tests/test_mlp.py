@@ -128,9 +128,7 @@ def test_strided_parameters_and_input():
 
     def strided(function):
         def run(*tensors):
-            return function(
-                *(t.mT.contiguous().mT if t.dim() == 2 else t.repeat_interleave(2)[::2] for t in tensors)
-            )
+            return function(*(t.mT.contiguous().mT if t.dim() == 2 else t.repeat_interleave(2)[::2] for t in tensors))
 
         return run
 
@@ -146,14 +144,10 @@ def test_gradcheck(name):
 
 
 def test_gradcheck_entry_by_entry():
-    x, w0, b0, w1 = (
-        normal(*s, dtype=torch.float64, seed=i) for i, s in enumerate([(2, 3), (4, 3), (4,), (1, 2)])
-    )
+    x, w0, b0, w1 = (normal(*s, dtype=torch.float64, seed=i) for i, s in enumerate([(2, 3), (4, 3), (4,), (1, 2)]))
 
     def run(x, w0, b0, w1):
-        return pygan.ops.mlp(
-            x, [w0, w1], [b0, None], activations=["maxout", "softplus"], pieces=2, dropout=0.3, **KEY
-        )
+        return pygan.ops.mlp(x, [w0, w1], [b0, None], activations=["maxout", "softplus"], pieces=2, dropout=0.3, **KEY)
 
     assert torch.autograd.gradcheck(run, leaves(x, w0, b0, w1))
     assert torch.autograd.gradgradcheck(run, leaves(x, w0, b0, w1))

@@ -199,9 +199,7 @@ def test_flatten_any_module():
     flat = flatten_(module)
     assert is_flat(module)
     assert flat.numel() == sum(p.numel() for p in parameters)
-    assert all(
-        p is q and p.grad is g for p, q, g in zip(module.parameters(), parameters, gradients, strict=True)
-    )
+    assert all(p is q and p.grad is g for p, q, g in zip(module.parameters(), parameters, gradients, strict=True))
     assert all(torch.equal(p, value) for p, value in zip(parameters, before, strict=True))
     assert flatten_(nn.ReLU()).numel() == 0
     with pytest.raises(ValueError, match="float32 on cpu, float64 on cpu"):

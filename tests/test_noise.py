@@ -49,9 +49,7 @@ def test_every_dtype_is_the_float32_noise_rounded(kind, dtype, device):
 @pytest.mark.parametrize("kind", KINDS)
 def test_defaults_follow_torch(kind):
     assert pygan.ops.noise((3,), kind=kind, seed=0, offset=0).dtype == torch.get_default_dtype()
-    assert torch.equal(
-        pygan.ops.noise((3,), seed=0, offset=0), pygan.ops.noise((3,), kind="normal", seed=0, offset=0)
-    )
+    assert torch.equal(pygan.ops.noise((3,), seed=0, offset=0), pygan.ops.noise((3,), kind="normal", seed=0, offset=0))
 
 
 @pytest.mark.parametrize("kind", KINDS)

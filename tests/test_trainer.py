@@ -79,9 +79,7 @@ class PlainRule:
             weight.add_(velocity)
             if rule.max_column_norm and weight.dim() > 1:
                 norms = weight.norm(dim=1, keepdim=True)
-                weight.mul_(
-                    torch.where(norms > rule.max_column_norm, rule.max_column_norm / (norms + 1e-7), 1.0)
-                )
+                weight.mul_(torch.where(norms > rule.max_column_norm, rule.max_column_norm / (norms + 1e-7), 1.0))
 
 
 def plain_run(data, iterations, *, update, generator_loss, k, rules, smoothing=0.0, noise="normal", m=8):
@@ -91,17 +89,13 @@ def plain_run(data, iterations, *, update, generator_loss, k, rules, smoothing=0
     g_rule, d_rule = PlainRule(rules[0], g), PlainRule(rules[1], d)
 
     def draw(stream, step):
-        return ops.noise(
-            (m, 4), kind=noise, seed=SEED, offset=random.offset(stream, step), dtype=torch.float64
-        )
+        return ops.noise((m, 4), kind=noise, seed=SEED, offset=random.offset(stream, step), dtype=torch.float64)
 
     def cross_entropy(logits, target):
         return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
     def loss_of_g(logits):
-        return (
-            cross_entropy(logits, 1.0) if generator_loss == "non_saturating" else -cross_entropy(logits, 0.0)
-        )
+        return cross_entropy(logits, 1.0) if generator_loss == "non_saturating" else -cross_entropy(logits, 0.0)
 
     for i in range(iterations):
         for j in range(k):
@@ -148,9 +142,7 @@ def test_equals_plain_torch(update, generator_loss, k, rules, iterations):
     trainer = make(optimizer=RULES[rules], **settings)
     history = trainer.run(iterations)
     g, d, numbers = plain_run(ROWS, iterations, rules=RULES[rules], **settings)
-    torch.testing.assert_close(
-        [p.detach() for p in trainer.generator.parameters()], [p.detach() for p in g], **CLOSE
-    )
+    torch.testing.assert_close([p.detach() for p in trainer.generator.parameters()], [p.detach() for p in g], **CLOSE)
     torch.testing.assert_close(
         [p.detach() for p in trainer.discriminator.parameters()], [p.detach() for p in d], **CLOSE
     )
@@ -297,9 +289,7 @@ def test_neither_step_computes_the_others_gradients():
     trainer.run(1)
     assert wanted == ["D", "D", "G"]  # D's step passes twice through D; G's step touches G's weight alone
     wanted.clear()
-    trainer = Trainer(
-        Spied("G", 4, 6), Spied("D", 6, 1), ROWS, batch_size=8, noise_dim=4, update="simultaneous"
-    )
+    trainer = Trainer(Spied("G", 4, 6), Spied("D", 6, 1), ROWS, batch_size=8, noise_dim=4, update="simultaneous")
     trainer.run(1)
     assert sorted(wanted) == ["D", "D", "G"]
 

@@ -28,11 +28,12 @@ template <class T>
 struct Adam {
   T step_size;  // lr / correction1
   T inverse_root_correction2;
-  T beta1, beta2, eps;
+  T rest1, beta2, rest2;  // rest = 1 - beta, rounded from double: 1 - 0.999f would be off by 1e-5
+  T eps;
 
   PYGAN_HD void operator()(T* param, T grad, T* m, T* v) const {
-    *m += (T(1) - beta1) * (grad - *m);
-    *v = beta2 * *v + (T(1) - beta2) * grad * grad;
+    *m += rest1 * (grad - *m);
+    *v = beta2 * *v + rest2 * grad * grad;
     *param -= step_size * *m / (square_root(*v) * inverse_root_correction2 + eps);
   }
 };

@@ -33,14 +33,16 @@ const Backend* const kTables[] = {
     &portable::table,
 };
 
+// What the compiler flags of each set in CMakeLists.txt let it use.
 bool machine_has(const std::string& isa) {
+#ifdef PYGAN_HAVE_AVX2
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (isa == "avx2") return avx2;
+#endif
 #ifdef PYGAN_HAVE_AVX512
   if (isa == "avx512")
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-#endif
-#ifdef PYGAN_HAVE_AVX2
-  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 #endif
   return isa == "portable";
 }

@@ -8,6 +8,22 @@
 namespace pygan::cpu::PYGAN_ISA {
 namespace {
 
+constexpr int64_t kRun = 512;
+
+// f(logit, index) over [begin, end), written to out in lanes.
+template <class S, class F>
+void map_logits(const S* logits, int64_t begin, int64_t end, S* out, const F& f) {
+  using T = Compute<S>;
+  T values[kRun];
+  for (int64_t i = begin; i < end; i += kRun) {
+    const int64_t n = std::min(kRun, end - i);
+    load_row(logits + i, n, values);
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j) values[j] = f(values[j], i + j);
+    store_row(values, n, out + i);
+  }
+}
+
 template <class S, GanTerm Term>
 void forward(const GanLossForward& op) {
   using T = Compute<S>;
@@ -15,12 +31,11 @@ void forward(const GanLossForward& op) {
   const T smoothing = T(op.smoothing);
   if (op.reduction == Reduction::none) {
     S* out = static_cast<S*>(op.out);
-    parallel_chunks(op.n, op.threads, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        T value = gan_term_value(Term, T(widen(logits[i])), smoothing);
-        if (op.accumulate) value += T(widen(out[i]));
-        store_row(&value, 1, out + i);
-      }
+    const bool accumulate = op.accumulate;
+    parallel_chunks(op.n, op.threads, [=](int64_t begin, int64_t end) {
+      map_logits(logits, begin, end, out, [=](T a, int64_t i) {
+        return gan_term_value(Term, a, smoothing) + (accumulate ? T(widen(out[i])) : T(0));
+      });
     });
     return;
   }
@@ -28,6 +43,7 @@ void forward(const GanLossForward& op) {
   std::vector<double> partial(size_t((op.n + kGrain - 1) / kGrain), 0.0);
   parallel_chunks(op.n, op.threads, [&](int64_t begin, int64_t end) {
     double sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int64_t i = begin; i < end; ++i) sum += double(gan_term_value(Term, T(widen(logits[i])), smoothing));
     partial[size_t(begin / kGrain)] = sum;
   });
@@ -44,12 +60,12 @@ void backward(const GanLossBackward& op) {
   S* grad = static_cast<S*>(op.grad);
   const T smoothing = T(op.smoothing);
   const T scale = op.reduction == Reduction::mean ? T(1.0 / double(op.n)) : T(1);
-  parallel_chunks(op.n, op.threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const T up = T(widen(upstream[op.reduction == Reduction::none ? i : 0]));
-      const T value = scale * up * gan_term_derivative(Term, T(widen(logits[i])), smoothing);
-      store_row(&value, 1, grad + i);
-    }
+  const bool each = op.reduction == Reduction::none;
+  const T common = each ? T(0) : T(widen(*upstream));
+  parallel_chunks(op.n, op.threads, [=](int64_t begin, int64_t end) {
+    map_logits(logits, begin, end, grad, [=](T a, int64_t i) {
+      return scale * (each ? T(widen(upstream[i])) : common) * gan_term_derivative(Term, a, smoothing);
+    });
   });
 }
 

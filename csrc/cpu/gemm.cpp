@@ -15,9 +15,10 @@ namespace {
 
 // Sums over k go in blocks: a panel of B stays in cache, and rounding errors grow with the block.
 constexpr int64_t kInnerBlock = 512;
-// Rows of A packed at a time.
-constexpr int64_t kRowChunk = 960;  // a multiple of every kRegisterRows
-constexpr int kPackCols = 64;       // width of the buffer between an operand and a transposed panel
+// Elements of A packed at a time, and the rows that are worth packing B for.
+constexpr int64_t kChunkElements = 1 << 20;
+constexpr int64_t kChunkRows = 960;
+constexpr int kPackCols = 64;  // width of the buffer between an operand and a transposed panel
 
 template <class T>
 struct VectorOf {
@@ -167,9 +168,7 @@ void transpose(const T* in, int64_t ld, int rows, int cols, T* out, int stride) 
 template <class T>
 void pack_panel(const Operand<T>& operand, int64_t outer, int count, int width, int64_t inner, int64_t kc, T* panel,
                 T* buffer) {
-  if (count < width)
-    for (int64_t k = 0; k < kc; ++k)
-      for (int i = count; i < width; ++i) panel[k * width + i] = T(0);
+  if (count < width) std::fill(panel, panel + kc * width, T(0));
   if (!operand.inner_is_col) {
     operand.block(inner, int(kc), outer, count, panel, width);
     return;
@@ -211,7 +210,8 @@ class Team {
   Team(const Gemm<T>& problem, int threads)
       : p_(problem),
         threads_(threads),
-        row_chunk_(std::min<int64_t>(kRowChunk, ceil_div(p_.m, kR) * kR)),
+        row_chunk_(ceil_div(std::min(p_.m, std::max(kChunkRows, kChunkElements / std::max<int64_t>(p_.k, 1))), kR) *
+                   kR),
         col_panels_(ceil_div(p_.n, kC)),
         inner_block_(p_.k <= kInnerBlock * 3 / 2 ? p_.k : ceil_div(p_.k, ceil_div(p_.k, kInnerBlock))),
         // enough tasks to balance the team, none so short that packing B for it would show
@@ -316,8 +316,8 @@ class Team {
 template <class T>
 void run_gemm(const Gemm<T>& problem) {
   if (problem.m == 0 || (problem.n == 0 && !problem.a_sum)) return;
-  // A team costs a few microseconds; below this much work one thread is done sooner.
-  constexpr double kWorthATeam = 4e5;
+  // A team costs some microseconds, more on a busy machine; below this much work one thread is done as soon.
+  constexpr double kWorthATeam = 3e6;
   const double work = 2.0 * problem.m * problem.n * problem.k * problem.pieces;
   const int threads = work < kWorthATeam || omp_in_parallel() ? 1 : problem.threads;
   Team<T>(problem, threads).run();

@@ -32,8 +32,10 @@ class BiasActivation : public Epilogue<Compute<S>> {
       for (int r = 0; r < rows; ++r) {
         T* row = c + r * kTileCols<T>;
         if (bias)
+#pragma omp simd
           for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l] + bias[l], slope);
         else
+#pragma omp simd
           for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l], slope);
       }
     }

@@ -20,6 +20,7 @@ class MaxOverPieces : public Epilogue<Compute<S>> {
       const T* row = c + r * kTileCols<T>;
       T* best = best_ + (i + r) * units_ + j;
       uint8_t* winner = op_.argmax + (i + r) * units_ + j;
+#pragma omp simd
       for (int l = 0; l < cols; ++l) {
         const T value = bias_ ? row[l] + bias_[(j + l) * pieces_ + piece] : row[l];
         // NaN wins and stays, the first of equals wins: as torch.max

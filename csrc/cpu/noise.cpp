@@ -17,9 +17,11 @@ void noise(const Noise& op) {
       for (int64_t i = begin; i < end; i += kWordsAtOnce) {
         philox_words(op.seed, op.offset, uint64_t(i / 4), words);
         if (op.kind == NoiseKind::uniform) {
+#pragma omp simd
           for (int j = 0; j < kWordsAtOnce; ++j) values[j] = uniform_from_word(words[j]);
         } else {
           float first[kWordsAtOnce / 2], second[kWordsAtOnce / 2];
+#pragma omp simd
           for (int j = 0; j < kWordsAtOnce / 2; ++j)
             normal_from_words(words[2 * j], words[2 * j + 1], first + j, second + j);
           for (int j = 0; j < kWordsAtOnce / 2; ++j) values[2 * j] = first[j], values[2 * j + 1] = second[j];

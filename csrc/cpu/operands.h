@@ -99,6 +99,7 @@ class ActivationGrad : public Operand<Compute<S>> {
     template <Activation A>
     void run() const {
       for (int r = 0; r < rows; ++r)
+#pragma omp simd
         for (int c = 0; c < cols; ++c) out[r * ld + c] *= derivative_from_output<A>(T(widen(y[r * ldy + c])), slope);
     }
   };
@@ -120,13 +121,14 @@ class MaxoutGrad : public Operand<Compute<S>> {
       : Operand<T>(inner_is_col), g_(grad_y), argmax_(argmax), pieces_(pieces) {}
 
   void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
+    const int64_t first = col / pieces_, last = (col + cols - 1) / pieces_;  // units
     for (int r = 0; r < rows; ++r) {
       const S* g = static_cast<const S*>(g_.data) + (row + r) * g_.row_stride;
       const uint8_t* winner = argmax_ + (row + r) * g_.cols;
-      int64_t unit = col / pieces_, piece = col % pieces_;
-      for (int c = 0; c < cols; ++c) {
-        out[r * ld + c] = winner[unit] == piece ? T(widen(g[unit * g_.col_stride])) : T(0);
-        if (++piece == pieces_) piece = 0, ++unit;
+      for (int c = 0; c < cols; ++c) out[r * ld + c] = T(0);
+      for (int64_t unit = first; cols > 0 && unit <= last; ++unit) {
+        const int64_t c = unit * pieces_ + winner[unit] - col;
+        if (c >= 0 && c < cols) out[r * ld + c] = T(widen(g[unit * g_.col_stride]));
       }
     }
   }

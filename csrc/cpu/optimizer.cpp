@@ -12,64 +12,74 @@ namespace {
 
 constexpr int64_t kRun = 512;
 
-// rule(param, grad, state1, state2) over every element; half types pass through fp32 buffers.
-template <class S, class State, class Rule>
+// rule(param, grad, state1[, state2]) over every element; half types pass through fp32 buffers.
+template <class S, class State, bool kTwoStates, class Rule>
 void update(const ParamSlice* slices, int64_t count, int threads, const Rule& rule) {
   using T = Compute<S>;
   for (int64_t s = 0; s < count; ++s) {
     const ParamSlice& slice = slices[s];
-    S* param = static_cast<S*>(slice.param);
-    const S* grad = static_cast<const S*>(slice.grad);
-    State* state1 = static_cast<State*>(slice.state1);
-    State* state2 = static_cast<State*>(slice.state2);
-    parallel_chunks(slice.n, threads, [&](int64_t begin, int64_t end) {
+    S* const params = static_cast<S*>(slice.param);
+    const S* const grads = static_cast<const S*>(slice.grad);
+    State* const state1 = static_cast<State*>(slice.state1);
+    State* const state2 = static_cast<State*>(slice.state2);
+    parallel_chunks(slice.n, threads, [=](int64_t begin, int64_t end) {
+      const auto run = [&](T* p, const T* g, T* a, T* b, int64_t n) {
+        const Rule local = rule;
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+          if constexpr (kTwoStates)
+            local(p + i, g[i], a + i, b + i);
+          else
+            local(p + i, g[i], a + i);
+        }
+      };
       if constexpr (std::is_same_v<S, T>) {
-        for (int64_t i = begin; i < end; ++i) rule(param + i, grad[i], state1 + i, state2 ? state2 + i : nullptr);
+        run(params + begin, grads + begin, state1 + begin, kTwoStates ? state2 + begin : nullptr, end - begin);
       } else {
         T p[kRun], g[kRun], a[kRun], b[kRun] = {};
         for (int64_t i = begin; i < end; i += kRun) {
           const int64_t n = std::min(kRun, end - i);
-          load_row(param + i, n, p), load_row(grad + i, n, g), load_row(state1 + i, n, a);
-          if (state2) load_row(state2 + i, n, b);
-          for (int64_t j = 0; j < n; ++j) rule(p + j, g[j], a + j, b + j);
-          store_row(p, n, param + i), store_row(a, n, state1 + i);
-          if (state2) store_row(b, n, state2 + i);
+          load_row(params + i, n, p), load_row(grads + i, n, g), load_row(state1 + i, n, a);
+          if (kTwoStates) load_row(state2 + i, n, b);
+          run(p, g, a, b, n);
+          store_row(p, n, params + i), store_row(a, n, state1 + i);
+          if (kTwoStates) store_row(b, n, state2 + i);
         }
       }
     });
   }
 }
 
-template <class Op, class MakeRule>
+template <bool kTwoStates, class Op, class MakeRule>
 void dispatch(const Op& op, const MakeRule& make_rule) {
   for_dtype(op.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
     using T = Compute<S>;
     const auto rule = make_rule(T());
     if (op.state_dtype == op.dtype)
-      update<S, S>(op.slices, op.count, op.threads, rule);
+      update<S, S, kTwoStates>(op.slices, op.count, op.threads, rule);
     else
-      update<S, T>(op.slices, op.count, op.threads, rule);
+      update<S, T, kTwoStates>(op.slices, op.count, op.threads, rule);
   });
 }
 
 }  // namespace
 
 void momentum_update(const MomentumUpdate& op) {
-  dispatch(op, [&](auto t) {
+  dispatch<false>(op, [&](auto t) {
     using T = decltype(t);
-    const Momentum<T> rule{T(op.lr), T(op.momentum)};
-    return [rule](T* p, T g, T* velocity, T*) { rule(p, g, velocity); };
+    return Momentum<T>{T(op.lr), T(op.momentum)};
   });
 }
 
 void adam_update(const AdamUpdate& op) {
-  dispatch(op, [&](auto t) {
+  dispatch<true>(op, [&](auto t) {
     using T = decltype(t);
     const double correction1 = 1 - std::pow(op.beta1, double(op.step));
     const double correction2 = 1 - std::pow(op.beta2, double(op.step));
-    const Adam<T> rule{T(op.lr / correction1), T(1 / std::sqrt(correction2)), T(op.beta1), T(op.beta2), T(op.eps)};
-    return [rule](T* p, T g, T* m, T* v) { rule(p, g, m, v); };
+    return Adam<T>{T(op.lr / correction1), T(1 / std::sqrt(correction2)),
+                   T(1 - op.beta1),        T(op.beta2),
+                   T(1 - op.beta2),        T(op.eps)};
   });
 }
 

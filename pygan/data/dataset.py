@@ -69,9 +69,7 @@ class Dataset:
             or self.mode_weights is None
             or self.mode_weights.shape != self.modes.shape[:1]
         ):
-            raise ValueError(
-                f"{self.name}: modes must be (k, {values.shape[1]}), with mode_std and mode_weights (k,)"
-            )
+            raise ValueError(f"{self.name}: modes must be (k, {values.shape[1]}), with mode_std and mode_weights (k,)")
         if labels is not None and not isinstance(labels, torch.Tensor):
             raise TypeError(f"{self.name}: labels must be a torch.Tensor, got {type(labels).__name__}")
         if labels is not None and (labels.dtype != torch.int64 or labels.shape != values.shape[:1]):
@@ -151,9 +149,7 @@ def as_dataset(data: Dataset | torch.Tensor | np.ndarray, name: str = "data") ->
     if isinstance(data, np.ndarray):
         data = _from_numpy(data, name)
     elif not isinstance(data, torch.Tensor):
-        raise TypeError(
-            f"{name} must be a Dataset, a torch.Tensor or a numpy array, got {type(data).__name__}"
-        )
+        raise TypeError(f"{name} must be a Dataset, a torch.Tensor or a numpy array, got {type(data).__name__}")
     if data.is_complex() or data.is_quantized or data.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor of real numbers, got {data.dtype} {data.layout}")
     image_shape = _image_shape(tuple(data.shape), name)

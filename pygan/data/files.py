@@ -229,9 +229,7 @@ def _locate(source: _Source, name: str, root: str | os.PathLike | None) -> Path:
         tried, failures = [f"{url} ({reason})" for url, reason in error.failures], error.failures
     except OSError as error:
         tried, failures = [f"to write to {target} ({error.strerror or error})"], []
-    looked = "\n    ".join(
-        f"{base} ({', '.join(f or '.' for f in below)})" for base, below in _places(source, root)
-    )
+    looked = "\n    ".join(f"{base} ({', '.join(f or '.' for f in below)})" for base, below in _places(source, root))
     raise DownloadError(
         f"{source.name}: {name} is not on this machine and could not be downloaded.\n"
         f"  Looked in\n    {looked}\n  Tried\n    " + "\n    ".join(tried) + "\n"

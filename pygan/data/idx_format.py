@@ -72,8 +72,6 @@ def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except EOFError:
-        raise ValueError(
-            f"{path} is truncated: its gzip stream ends early, after {len(content)} bytes"
-        ) from None
+        raise ValueError(f"{path} is truncated: its gzip stream ends early, after {len(content)} bytes") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is corrupt: its gzip stream cannot be unpacked ({error})") from None

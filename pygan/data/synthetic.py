@@ -80,9 +80,7 @@ def mixture(name: str, *, n: int = 50_000, seed: int = 0) -> Dataset:
     return _sample(name, centres, std, n, seed)
 
 
-def gaussian(
-    mean: float | Sequence[float] = 0.0, std: float = 1.0, *, n: int = 50_000, seed: int = 0
-) -> Dataset:
+def gaussian(mean: float | Sequence[float] = 0.0, std: float = 1.0, *, n: int = 50_000, seed: int = 0) -> Dataset:
     """Points of one Gaussian N(mean, std²I): the known density of the one-dimensional checks.
 
     Args:

@@ -116,9 +116,7 @@ def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str) ->
 def _level(axes: Axes, value: float, name: str, colour: str) -> None:
     """A dashed line at an equilibrium value, named at its right end."""
     axes.axhline(value, color=colour, linestyle=(0, (4, 3)), linewidth=1)
-    axes.annotate(
-        name, (1, value), (6, 0), ("axes fraction", "data"), "offset points", color=colour, va="center"
-    )
+    axes.annotate(name, (1, value), (6, 0), ("axes fraction", "data"), "offset points", color=colour, va="center")
 
 
 def _range(values: np.ndarray, *levels: float) -> tuple[float, float]:
