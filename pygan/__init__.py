@@ -6,12 +6,13 @@ in `pygan.losses`, Algorithm 1 in `pygan.Trainer`, the paper's configurations in
 
 from pygan import data, losses, nn, ops, random, recipes, reference
 from pygan._load import __version__, build_info
-from pygan.history import History
+from pygan.history import DivergenceError, History
 from pygan.optim import Adam, Momentum
 from pygan.trainer import Trainer
 
 __all__ = [
     "Adam",
+    "DivergenceError",
     "History",
     "Momentum",
     "Trainer",

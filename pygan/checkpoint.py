@@ -59,7 +59,8 @@ def save(trainer: Trainer, path: str | Path, *, overwrite: bool = False) -> None
         raise FileExistsError(f"{path} exists and is not this trainer's checkpoint; overwrite=True replaces it")
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in trainer.state().items()}
     with _replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={"pygan": json.dumps(_header(trainer))})
+        # Not save_file: that makes files which only their owner may read.
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata={"pygan": json.dumps(_header(trainer))}))
     trainer.checkpoints.add(path)
 
 
@@ -231,8 +232,6 @@ def _replacing(path: Path):
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, safetensors.SafetensorError):
-            raise OSError(f"cannot write {path}: {error}") from error
         raise

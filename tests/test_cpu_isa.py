@@ -41,10 +41,10 @@ def run_with(isa):
     environment = {
         **os.environ,
         "PYGAN_CPU_ISA": isa,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
     }
     program = PROGRAM.format(isa=isa)
-    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-P", "-c", program], env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ def test_digits_are_scikit_learns():
 
 def test_importing_data_imports_no_scikit_learn_and_no_matplotlib():
     code = "import pygan.data, pygan.figures, sys; print({'sklearn', 'matplotlib'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 

@@ -365,4 +365,4 @@ figures.scatter_2d(torch.zeros(4, 2), torch.rand(4, 2), {str(tmp_path / "c.png")
 assert settings() == before
 assert "matplotlib.pyplot" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

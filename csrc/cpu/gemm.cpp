@@ -317,7 +317,7 @@ template <class T>
 void run_gemm(const Gemm<T>& problem) {
   if (problem.m == 0 || (problem.n == 0 && !problem.a_sum)) return;
   // A team costs some microseconds, more on a busy machine; below this much work one thread is done as soon.
-  constexpr double kWorthATeam = 3e6;
+  constexpr double kWorthATeam = 1e7;
   const double work = 2.0 * problem.m * problem.n * problem.k * problem.pieces;
   const int threads = work < kWorthATeam || omp_in_parallel() ? 1 : problem.threads;
   Team<T>(problem, threads).run();
