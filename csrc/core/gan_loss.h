@@ -32,10 +32,4 @@ PYGAN_HD T gan_term_derivative(GanTerm term, T a, T smoothing) {
   return term == GanTerm::real ? smoothing - s : -s;
 }
 
-template <class T>
-PYGAN_HD T gan_term_second_derivative(GanTerm term, T a) {
-  const T curvature = logistic(a) * logistic(-a);
-  return term == GanTerm::minimax ? -curvature : curvature;
-}
-
 }  // namespace pygan

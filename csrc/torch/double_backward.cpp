@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 
 #include "checks.h"
@@ -32,6 +33,14 @@ bool any_requires_grad(std::initializer_list<const Tensor*> inputs) {
 
 std::array<bool, 3> wanted_grads(const AutogradContext* ctx, bool has_bias) {
   return {ctx->needs_input_grad(0), ctx->needs_input_grad(1), has_bias && ctx->needs_input_grad(2)};
+}
+
+std::tuple<Tensor, Tensor, Tensor> empty_layer_grads(const Tensor& x, const Tensor& weight,
+                                                     const std::array<bool, 3>& mask) {
+  const auto make = [&](bool wanted, c10::SymIntArrayRef sizes) {
+    return wanted ? at::empty_symint(sizes, x.options()) : at::empty({0}, x.options());
+  };
+  return {make(mask[0], x.sym_sizes()), make(mask[1], weight.sym_sizes()), make(mask[2], {weight.sym_size(0)})};
 }
 
 void mark_unwanted(AutogradContext* ctx, const variable_list& grads, const std::array<bool, 3>& mask) {

@@ -27,6 +27,10 @@ bool any_requires_grad(std::initializer_list<const at::Tensor*> inputs);
 // Which of grad_x, grad_weight, grad_bias the graph asks for.
 std::array<bool, 3> wanted_grads(const torch::autograd::AutogradContext* ctx, bool has_bias);
 
+// grad_x, grad_weight, grad_bias for a backward op to fill; one that is not wanted is an empty tensor.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> empty_layer_grads(const at::Tensor& x, const at::Tensor& weight,
+                                                                 const std::array<bool, 3>& mask);
+
 void mark_unwanted(torch::autograd::AutogradContext* ctx, const torch::autograd::variable_list& grads,
                    const std::array<bool, 3>& mask);
 

@@ -60,14 +60,6 @@ Tensor meta(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
 
 using Grads = std::tuple<Tensor, Tensor, Tensor>;
 
-// A gradient that is not wanted is an empty tensor.
-Grads empty_grads(const Tensor& x, const Tensor& weight, const Mask& mask) {
-  const auto make = [&](bool wanted, c10::SymIntArrayRef sizes) {
-    return wanted ? at::empty_symint(sizes, x.options()) : at::empty({0}, x.options());
-  };
-  return {make(mask[0], x.sym_sizes()), make(mask[1], weight.sym_sizes()), make(mask[2], {weight.sym_size(0)})};
-}
-
 void check_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y) {
   check_layer("linear_act_backward", x, weight, std::nullopt);
   const auto shape = with_last(x, weight.sym_size(0));
@@ -83,7 +75,7 @@ Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, cons
   const Activation act = parse_activation("linear_act_backward", activation);
   check_backward(grad_y, x, weight, y);
   const Tensor grad_rows = as_rows(grad_y), rows = as_rows(x), dense_y = y.contiguous();
-  auto grads = empty_grads(x, weight, mask);
+  auto grads = empty_layer_grads(x, weight, mask);
   auto& [grad_x, grad_weight, grad_bias] = grads;
   backend().linear_act_backward({dtype_of(x),
                                  matrix_of(grad_rows),
@@ -104,7 +96,7 @@ Grads backward_meta(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
                     c10::string_view activation, double, double, c10::SymInt, c10::SymInt, Mask mask) {
   parse_activation("linear_act_backward", activation);
   check_backward(grad_y, x, weight, y);
-  return empty_grads(x, weight, mask);
+  return empty_layer_grads(x, weight, mask);
 }
 
 Tensor call_forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, c10::string_view activation,

@@ -64,10 +64,7 @@ Grads empty_grads(const Tensor& grad_y, const Tensor& x, const Tensor& weight, c
   check_same("maxout_backward", "grad_y", grad_y, "x", x);
   TORCH_CHECK_TYPE(argmax.scalar_type() == at::kByte, "maxout_backward: argmax must be uint8, got ",
                    argmax.scalar_type());
-  const auto make = [&](bool wanted, c10::SymIntArrayRef sizes) {
-    return wanted ? at::empty_symint(sizes, x.options()) : at::empty({0}, x.options());
-  };
-  return {make(mask[0], x.sym_sizes()), make(mask[1], weight.sym_sizes()), make(mask[2], {weight.sym_size(0)})};
+  return empty_layer_grads(x, weight, mask);
 }
 
 template <const Backend& (*backend)()>

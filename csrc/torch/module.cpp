@@ -24,7 +24,6 @@ Words philox(const Words& counter, const std::tuple<uint32_t, uint32_t>& key) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "pygan's compiled ops (torch.ops.pygan).";
-  m.attr("compiler") = __VERSION__;
   m.def(
       "cpu_isa", [] { return std::string(pygan::cpu::backend().name); },
       "The instruction set that the CPU ops use on this machine.");
