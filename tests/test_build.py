@@ -178,8 +178,8 @@ def test_missing_packages_without_isolation(backend, monkeypatch):
 
 def test_every_source_file_is_built():
     """Sources are listed by name; one that is missing from the list is code that nobody compiles."""
-    listed = set(re.findall(r"csrc/[\w/]+\.cpp", (ROOT / "CMakeLists.txt").read_text()))
-    assert listed == {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.cpp")}
+    listed = set(re.findall(r"csrc/[\w/]+\.(?:cpp|cu)", (ROOT / "CMakeLists.txt").read_text()))
+    assert listed == {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.c[pu]*")}
 
 
 def test_source_folder_imported_by_mistake_says_so(monkeypatch):

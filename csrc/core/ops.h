@@ -4,6 +4,7 @@
 // sequence of operations, whatever the number of threads: the same inputs give the same bits.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "activation.h"
@@ -12,6 +13,16 @@
 namespace pygan {
 
 enum class DType { f32, f64, bf16, f16 };
+
+// What an op may use while it runs: each backend reads its own part.
+struct Resources {
+  int threads = 1;         // CPU
+  void* stream = nullptr;  // CUDA: the cudaStream_t that the work is queued on
+  // CUDA: device memory, aligned to 256 bytes, that work queued by this op may use.
+  void* (*scratch)(void* owner, size_t bytes) = nullptr;
+  void* owner = nullptr;
+  bool allow_tf32 = false;  // CUDA: whether fp32 products may round their factors to TF32
+};
 
 // A read-only strided matrix; strides count elements.
 struct Matrix {
@@ -35,7 +46,7 @@ struct LinearActForward {
   double slope;
   Dropout dropout;
   void* y;
-  int threads;
+  Resources run;
 };
 
 // g = grad_y * act'(y); grad_x = mask(g . weight); grad_weight = g^T . dropout(x); grad_bias = column sums of g.
@@ -47,7 +58,7 @@ struct LinearActBackward {
   double slope;
   Dropout dropout;
   void *grad_x, *grad_weight, *grad_bias;  // null where not wanted
-  int threads;
+  Resources run;
 };
 
 // y (m, units) = max over `pieces` consecutive rows of weight (units * pieces, k); argmax is the winning piece.
@@ -59,7 +70,7 @@ struct MaxoutForward {
   Dropout dropout;
   void* y;
   uint8_t* argmax;
-  int threads;
+  Resources run;
 };
 
 struct MaxoutBackward {
@@ -69,7 +80,7 @@ struct MaxoutBackward {
   int64_t pieces;
   Dropout dropout;
   void *grad_x, *grad_weight, *grad_bias;
-  int threads;
+  Resources run;
 };
 
 // out[e] = x[e] * mask(e) / (1 - p) over n contiguous elements
@@ -79,37 +90,40 @@ struct DropoutForward {
   int64_t n;
   Dropout dropout;
   void* out;
-  int threads;
+  Resources run;
 };
 
 enum class Reduction { none, sum, mean };
+constexpr const char* kReductionNames[] = {"none", "sum", "mean"};
 
-// One term of the loss over n contiguous logits. Forward: `none` writes n values (added to `out` when
-// accumulate), sum and mean write their total to `total`. Backward: grad[e] = scale * upstream * d/da; upstream
-// is one value per logit for `none`, else one value.
-struct GanLossForward {
-  DType dtype;
+// A term of the loss over n contiguous logits.
+struct GanLossTerm {
   GanTerm term;
   const void* logits;
   int64_t n;
   double smoothing;
-  Reduction reduction;
-  bool accumulate;
-  void* out;
-  double* total;
-  int threads;
+  void* grad;  // backward: like logits
 };
 
+// out = the terms' values added element by element (none), or one value: the sum over the terms of their sum or
+// mean. The discriminator's loss has two terms, the generator's one.
+struct GanLossForward {
+  DType dtype;
+  GanLossTerm terms[2];
+  int count;
+  Reduction reduction;
+  void* out;
+  Resources run;
+};
+
+// grad[e] = scale * upstream * d/da of each term; upstream is one value a logit for `none`, else one value.
 struct GanLossBackward {
   DType dtype;
-  GanTerm term;
-  const void* logits;
-  int64_t n;
-  double smoothing;
+  GanLossTerm terms[2];
+  int count;
   Reduction reduction;
   const void* upstream;
-  void* grad;
-  int threads;
+  Resources run;
 };
 
 // One contiguous parameter tensor of an update; its state is of the same dtype or fp32.
@@ -125,7 +139,7 @@ struct MomentumUpdate {
   const ParamSlice* slices;
   int64_t count;
   double lr, momentum;
-  int threads;
+  Resources run;
 };
 
 struct AdamUpdate {
@@ -134,7 +148,7 @@ struct AdamUpdate {
   int64_t count;
   int64_t step;
   double lr, beta1, beta2, eps;
-  int threads;
+  Resources run;
 };
 
 enum class NoiseKind { normal, uniform };
@@ -145,7 +159,7 @@ struct Noise {
   uint64_t seed, offset;
   void* out;
   int64_t n;
-  int threads;
+  Resources run;
 };
 
 // Elements [start, start + count) of the endless sequence of epochs, each a fresh permutation of the population.
@@ -153,6 +167,7 @@ struct MinibatchIndices {
   int64_t population, start, count;
   uint64_t seed, offset;
   int64_t* out;
+  Resources run;
 };
 
 struct Backend {

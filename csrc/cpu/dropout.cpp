@@ -12,7 +12,7 @@ void dropout_forward(const DropoutForward& op) {
     const S* x = static_cast<const S*>(op.x);
     S* out = static_cast<S*>(op.out);
     const DropoutMask<T> mask(op.dropout);
-    parallel_chunks(op.n, op.threads, [&](int64_t begin, int64_t end) {
+    parallel_chunks(op.n, op.run.threads, [&](int64_t begin, int64_t end) {
       constexpr int64_t kRun = 512;
       T values[kRun];
       for (int64_t i = begin; i < end; i += kRun) {

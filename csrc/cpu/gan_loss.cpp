@@ -24,24 +24,27 @@ void map_logits(const S* logits, int64_t begin, int64_t end, S* out, const F& f)
   }
 }
 
+// out[i] = value, or out[i] + value.
 template <class S, GanTerm Term>
-void forward(const GanLossForward& op) {
+void each_value(const GanLossTerm& term, bool accumulate, S* out, int threads) {
   using T = Compute<S>;
-  const S* logits = static_cast<const S*>(op.logits);
-  const T smoothing = T(op.smoothing);
-  if (op.reduction == Reduction::none) {
-    S* out = static_cast<S*>(op.out);
-    const bool accumulate = op.accumulate;
-    parallel_chunks(op.n, op.threads, [=](int64_t begin, int64_t end) {
-      map_logits(logits, begin, end, out, [=](T a, int64_t i) {
-        return gan_term_value(Term, a, smoothing) + (accumulate ? T(widen(out[i])) : T(0));
-      });
+  const S* logits = static_cast<const S*>(term.logits);
+  const T smoothing = T(term.smoothing);
+  parallel_chunks(term.n, threads, [=](int64_t begin, int64_t end) {
+    map_logits(logits, begin, end, out, [=](T a, int64_t i) {
+      return gan_term_value(Term, a, smoothing) + (accumulate ? T(widen(out[i])) : T(0));
     });
-    return;
-  }
-  // partial sums of fixed chunks, added in order: the same bits on any number of threads
-  std::vector<double> partial(size_t((op.n + kGrain - 1) / kGrain), 0.0);
-  parallel_chunks(op.n, op.threads, [&](int64_t begin, int64_t end) {
+  });
+}
+
+// Partial sums of fixed chunks, added in order: the same bits on any number of threads.
+template <class S, GanTerm Term>
+double sum_of_values(const GanLossTerm& term, int threads) {
+  using T = Compute<S>;
+  const S* logits = static_cast<const S*>(term.logits);
+  const T smoothing = T(term.smoothing);
+  std::vector<double> partial(size_t((term.n + kGrain - 1) / kGrain), 0.0);
+  parallel_chunks(term.n, threads, [&](int64_t begin, int64_t end) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = begin; i < end; ++i) sum += double(gan_term_value(Term, T(widen(logits[i])), smoothing));
@@ -49,20 +52,19 @@ void forward(const GanLossForward& op) {
   });
   double total = 0;
   for (double sum : partial) total += sum;
-  *op.total = total;
+  return total;
 }
 
 template <class S, GanTerm Term>
-void backward(const GanLossBackward& op) {
+void backward(const GanLossTerm& term, Reduction reduction, const S* upstream, int threads) {
   using T = Compute<S>;
-  const S* logits = static_cast<const S*>(op.logits);
-  const S* upstream = static_cast<const S*>(op.upstream);
-  S* grad = static_cast<S*>(op.grad);
-  const T smoothing = T(op.smoothing);
-  const T scale = op.reduction == Reduction::mean ? T(1.0 / double(op.n)) : T(1);
-  const bool each = op.reduction == Reduction::none;
+  const S* logits = static_cast<const S*>(term.logits);
+  S* grad = static_cast<S*>(term.grad);
+  const T smoothing = T(term.smoothing);
+  const T scale = reduction == Reduction::mean ? T(1.0 / double(term.n)) : T(1);
+  const bool each = reduction == Reduction::none;
   const T common = each ? T(0) : T(widen(*upstream));
-  parallel_chunks(op.n, op.threads, [=](int64_t begin, int64_t end) {
+  parallel_chunks(term.n, threads, [=](int64_t begin, int64_t end) {
     map_logits(logits, begin, end, grad, [=](T a, int64_t i) {
       return scale * (each ? T(widen(upstream[i])) : common) * gan_term_derivative(Term, a, smoothing);
     });
@@ -89,14 +91,31 @@ void for_term(GanTerm term, const F& f) {
 void gan_loss_forward(const GanLossForward& op) {
   for_dtype(op.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
-    for_term(op.term, [&](auto term) { forward<S, decltype(term)::value>(op); });
+    S* const out = static_cast<S*>(op.out);
+    double total = 0;
+    for (int i = 0; i < op.count; ++i) {
+      const GanLossTerm& term = op.terms[i];
+      for_term(term.term, [&](auto constant) {
+        constexpr GanTerm kTerm = decltype(constant)::value;
+        if (op.reduction == Reduction::none) return each_value<S, kTerm>(term, i > 0, out, op.run.threads);
+        const double sum = sum_of_values<S, kTerm>(term, op.run.threads);
+        total += op.reduction == Reduction::mean ? sum / double(term.n) : sum;
+      });
+    }
+    if (op.reduction == Reduction::none) return;
+    const Compute<S> value = Compute<S>(total);
+    store_row(&value, 1, out);
   });
 }
 
 void gan_loss_backward(const GanLossBackward& op) {
   for_dtype(op.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
-    for_term(op.term, [&](auto term) { backward<S, decltype(term)::value>(op); });
+    for (int i = 0; i < op.count; ++i)
+      for_term(op.terms[i].term, [&](auto constant) {
+        backward<S, decltype(constant)::value>(op.terms[i], op.reduction, static_cast<const S*>(op.upstream),
+                                               op.run.threads);
+      });
   });
 }
 

@@ -57,7 +57,7 @@ void forward(const LinearActForward& op) {
   const Dense<S> weight = dense<S>(op.weight, true);
   const Operand<T>* b = &weight;
   with_input<S>(op.x, op.dropout, true,
-                [&](const Operand<T>& x) { gemm({m, n, k, &x, &b, 1, &epilogue, nullptr, op.threads}); });
+                [&](const Operand<T>& x) { gemm({m, n, k, &x, &b, 1, &epilogue, nullptr, op.run.threads}); });
 }
 
 }  // namespace
@@ -71,7 +71,7 @@ void linear_act_backward(const LinearActBackward& op) {
     using S = std::remove_pointer_t<decltype(tag)>;
     const ActivationGrad<S> by_row(op.grad_y, op.y, op.activation, op.slope, true);
     const ActivationGrad<S> by_col(op.grad_y, op.y, op.activation, op.slope, false);
-    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, op.threads}, by_row,
+    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, op.run.threads}, by_row,
                       by_col);
   });
 }

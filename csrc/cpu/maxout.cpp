@@ -59,7 +59,7 @@ void forward(const MaxoutForward& op) {
     b.push_back(&pieces.back());
   }
   with_input<S>(op.x, op.dropout, true, [&](const Operand<T>& x) {
-    gemm({m, units, k, &x, b.data(), int(op.pieces), &epilogue, nullptr, op.threads});
+    gemm({m, units, k, &x, b.data(), int(op.pieces), &epilogue, nullptr, op.run.threads});
   });
 }
 
@@ -74,7 +74,7 @@ void maxout_backward(const MaxoutBackward& op) {
     using S = std::remove_pointer_t<decltype(tag)>;
     const MaxoutGrad<S> by_row(op.grad_y, op.argmax, op.pieces, true);
     const MaxoutGrad<S> by_col(op.grad_y, op.argmax, op.pieces, false);
-    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, op.threads}, by_row,
+    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, op.run.threads}, by_row,
                       by_col);
   });
 }

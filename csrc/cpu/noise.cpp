@@ -10,7 +10,7 @@ void noise(const Noise& op) {
     using S = std::remove_pointer_t<decltype(tag)>;
     using T = Compute<S>;
     S* out = static_cast<S*>(op.out);
-    parallel_chunks(op.n, op.threads, [&](int64_t begin, int64_t end) {
+    parallel_chunks(op.n, op.run.threads, [&](int64_t begin, int64_t end) {
       uint32_t words[kWordsAtOnce];
       float values[kWordsAtOnce];
       T row[kWordsAtOnce];

@@ -57,9 +57,9 @@ void dispatch(const Op& op, const MakeRule& make_rule) {
     using T = Compute<S>;
     const auto rule = make_rule(T());
     if (op.state_dtype == op.dtype)
-      update<S, S, kTwoStates>(op.slices, op.count, op.threads, rule);
+      update<S, S, kTwoStates>(op.slices, op.count, op.run.threads, rule);
     else
-      update<S, T, kTwoStates>(op.slices, op.count, op.threads, rule);
+      update<S, T, kTwoStates>(op.slices, op.count, op.run.threads, rule);
   });
 }
 

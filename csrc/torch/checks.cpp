@@ -1,7 +1,5 @@
 #include "checks.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -57,8 +55,7 @@ bool parse_layer_activation(std::string_view op, std::string_view name) {
 }
 
 Reduction parse_reduction(std::string_view op, std::string_view name) {
-  static constexpr const char* kNames[] = {"none", "sum", "mean"};
-  return static_cast<Reduction>(parse(op, "reduction", name, kNames));
+  return static_cast<Reduction>(parse(op, "reduction", name, kReductionNames));
 }
 
 GanTerm parse_generator_kind(std::string_view name) {
@@ -149,7 +146,5 @@ c10::SymDimVector with_last(const at::Tensor& x, c10::SymInt last) {
   sizes.back() = std::move(last);
   return sizes;
 }
-
-int threads() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
 }  // namespace pygan

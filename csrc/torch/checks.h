@@ -39,6 +39,4 @@ Matrix matrix_of(const at::Tensor& rows);
 // The shape of a layer's output: x's with the last dimension replaced.
 c10::SymDimVector with_last(const at::Tensor& x, c10::SymInt last);
 
-int threads();
-
 }  // namespace pygan

@@ -3,8 +3,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../cpu/backend.h"
 #include "checks.h"
+#include "device.h"
 #include "double_backward.h"
 
 namespace pygan {
@@ -14,18 +14,18 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-template <const Backend& (*backend)()>
 Tensor forward(const Tensor& x, double p, int64_t seed, int64_t offset) {
   check_floating("dropout", "x", x);
   check_probability("dropout", "p", p);
   const Tensor dense = x.contiguous();
   Tensor out = at::empty(x.sizes(), x.options());
-  backend().dropout_forward({dtype_of(x),
-                             dense.const_data_ptr(),
-                             x.numel(),
-                             {p, uint64_t(seed), uint64_t(offset)},
-                             out.mutable_data_ptr(),
-                             threads()});
+  Run run(x.device());
+  run->dropout_forward({dtype_of(x),
+                        dense.const_data_ptr(),
+                        x.numel(),
+                        {p, uint64_t(seed), uint64_t(offset)},
+                        out.mutable_data_ptr(),
+                        run.resources()});
   return out;
 }
 
@@ -53,9 +53,14 @@ Tensor autograd(const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset)
   return DropoutFunction::apply(x, p, std::move(seed), std::move(offset));
 }
 
+void register_kernels(torch::Library& m) { m.impl("dropout", forward); }
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) { m.impl("dropout", forward<cpu::backend>); }
+TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
+TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
+  if (backend_for(at::kCUDA)) register_kernels(m);
+}
 TORCH_LIBRARY_IMPL(pygan, Meta, m) { m.impl("dropout", meta); }
 TORCH_LIBRARY_IMPL(pygan, Autograd, m) { m.impl("dropout", autograd); }
 

@@ -7,13 +7,15 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../cpu/backend.h"
 #include "checks.h"
+#include "device.h"
+#include "double_backward.h"
 
 namespace pygan {
 namespace {
 
 using at::Tensor;
+using std::optional;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Pair = std::tuple<Tensor, Tensor>;
@@ -42,64 +44,70 @@ void check_upstream(const char* op, const Tensor& grad, const Tensor& logits, Re
   check_shape(op, "grad", grad, reduction == Reduction::none ? logits.sym_sizes() : c10::SymIntArrayRef());
 }
 
-// One term's sum (for sum and mean), or its values into `out`.
-double term_forward(const Backend& backend, GanTerm term, const Tensor& logits, double smoothing, Reduction reduction,
-                    bool accumulate, Tensor& out) {
-  const Tensor dense = logits.contiguous();
-  double total = 0;
-  backend.gan_loss_forward({dtype_of(logits), term, dense.const_data_ptr(), dense.numel(), smoothing, reduction,
-                            accumulate, out.mutable_data_ptr(), &total, threads()});
-  return reduction == Reduction::mean ? total / double(dense.numel()) : total;
+GanLossTerm term_of(GanTerm term, const Tensor& dense, double smoothing, void* grad = nullptr) {
+  return {term, dense.const_data_ptr(), dense.numel(), smoothing, grad};
 }
 
-Tensor term_backward(const Backend& backend, GanTerm term, const Tensor& grad, const Tensor& logits, double smoothing,
-                     Reduction reduction) {
-  const Tensor dense = logits.contiguous(), upstream = grad.contiguous();
-  Tensor result = at::empty(logits.sizes(), logits.options());
-  backend.gan_loss_backward({dtype_of(logits), term, dense.const_data_ptr(), dense.numel(), smoothing, reduction,
-                             upstream.const_data_ptr(), result.mutable_data_ptr(), threads()});
-  return result;
-}
-
-template <const Backend& (*backend)()>
 Tensor discriminator_forward(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view name) {
   const Reduction reduction = parse_reduction(kDiscriminator, name);
   check_discriminator(real, fake, smoothing, reduction);
+  const Tensor dense_real = real.contiguous(), dense_fake = fake.contiguous();
   Tensor out = empty_loss(real, reduction);
-  double total = term_forward(backend(), GanTerm::real, real, smoothing, reduction, false, out);
-  total += term_forward(backend(), GanTerm::fake, fake, 0, reduction, true, out);
-  if (reduction != Reduction::none) out.fill_(total);
+  Run run(real.device());
+  run->gan_loss_forward({dtype_of(real),
+                         {term_of(GanTerm::real, dense_real, smoothing), term_of(GanTerm::fake, dense_fake, 0)},
+                         2,
+                         reduction,
+                         out.mutable_data_ptr(),
+                         run.resources()});
   return out;
 }
 
-template <const Backend& (*backend)()>
 Pair discriminator_backward(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
                             c10::string_view name) {
   const Reduction reduction = parse_reduction("discriminator_loss_backward", name);
   check_discriminator(real, fake, smoothing, reduction);
   check_upstream("discriminator_loss_backward", grad, real, reduction);
-  return {term_backward(backend(), GanTerm::real, grad, real, smoothing, reduction),
-          term_backward(backend(), GanTerm::fake, grad, fake, 0, reduction)};
+  const Tensor dense_real = real.contiguous(), dense_fake = fake.contiguous(), upstream = grad.contiguous();
+  Tensor grad_real = at::empty(real.sizes(), real.options()), grad_fake = at::empty(fake.sizes(), fake.options());
+  Run run(real.device());
+  run->gan_loss_backward({dtype_of(real),
+                          {term_of(GanTerm::real, dense_real, smoothing, grad_real.mutable_data_ptr()),
+                           term_of(GanTerm::fake, dense_fake, 0, grad_fake.mutable_data_ptr())},
+                          2,
+                          reduction,
+                          upstream.const_data_ptr(),
+                          run.resources()});
+  return {grad_real, grad_fake};
 }
 
-template <const Backend& (*backend)()>
 Tensor generator_forward(const Tensor& fake, c10::string_view kind, c10::string_view name) {
   const GanTerm term = parse_generator_kind(kind);
   const Reduction reduction = parse_reduction(kGenerator, name);
   check_floating(kGenerator, "fake_logits", fake);
+  const Tensor dense = fake.contiguous();
   Tensor out = empty_loss(fake, reduction);
-  const double total = term_forward(backend(), term, fake, 0, reduction, false, out);
-  if (reduction != Reduction::none) out.fill_(total);
+  Run run(fake.device());
+  run->gan_loss_forward(
+      {dtype_of(fake), {term_of(term, dense, 0)}, 1, reduction, out.mutable_data_ptr(), run.resources()});
   return out;
 }
 
-template <const Backend& (*backend)()>
 Tensor generator_backward(const Tensor& grad, const Tensor& fake, c10::string_view kind, c10::string_view name) {
   const GanTerm term = parse_generator_kind(kind);
   const Reduction reduction = parse_reduction("generator_loss_backward", name);
   check_floating("generator_loss_backward", "fake_logits", fake);
   check_upstream("generator_loss_backward", grad, fake, reduction);
-  return term_backward(backend(), term, grad, fake, 0, reduction);
+  const Tensor dense = fake.contiguous(), upstream = grad.contiguous();
+  Tensor result = at::empty(fake.sizes(), fake.options());
+  Run run(fake.device());
+  run->gan_loss_backward({dtype_of(fake),
+                          {term_of(term, dense, 0, result.mutable_data_ptr())},
+                          1,
+                          reduction,
+                          upstream.const_data_ptr(),
+                          run.resources()});
+  return result;
 }
 
 Tensor discriminator_meta(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view name) {
@@ -181,117 +189,125 @@ SecondOrder second_order(GanTerm term, const Tensor& v, const Tensor& grad, cons
   return {of_grad.to(grad.scalar_type()), (weighted * grad.to(type) * curvature).to(logits.scalar_type())};
 }
 
-class DiscriminatorLossBackward : public torch::autograd::Function<DiscriminatorLossBackward> {
+// The settings of either loss. The generator's has one tensor of logits; `second` is none then.
+struct Settings {
+  GanTerm term;  // of the first logits
+  double smoothing;
+  Reduction reduction;
+
+  c10::string_view reduction_name() const { return kReductionNames[int(reduction)]; }
+  c10::string_view kind() const { return term == GanTerm::minimax ? "minimax" : "non_saturating"; }
+
+  Tensor forward(const Tensor& first, const optional<Tensor>& second) const {
+    return term == GanTerm::real ? call_discriminator(first, *second, smoothing, reduction_name())
+                                 : call_generator(first, kind(), reduction_name());
+  }
+
+  Pair backward(const Tensor& grad, const Tensor& first, const optional<Tensor>& second) const {
+    if (term == GanTerm::real) return call_discriminator_backward(grad, first, *second, smoothing, reduction_name());
+    return {call_generator_backward(grad, first, kind(), reduction_name()), Tensor()};
+  }
+
+  void save(AutogradContext* ctx) const {
+    ctx->saved_data["settings"] = c10::ivalue::Tuple::create({int64_t(term), smoothing, int64_t(reduction)});
+  }
+
+  static Settings saved(AutogradContext* ctx) {
+    const auto tuple = ctx->saved_data.at("settings").toTuple();
+    const auto& e = tuple->elements();
+    return {GanTerm(e[0].toInt()), e[1].toDouble(), Reduction(e[2].toInt())};
+  }
+};
+
+class GanLossBackwardFunction : public torch::autograd::Function<GanLossBackwardFunction> {
  public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& grad, const Tensor& real, const Tensor& fake,
-                               double smoothing, const std::string& reduction) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& grad, const Tensor& first,
+                               const optional<Tensor>& second, const Settings& settings) {
     at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({grad, real, fake});
-    ctx->saved_data["smoothing"] = smoothing;
-    ctx->saved_data["reduction"] = reduction;
+    ctx->save_for_backward({grad, first, second.value_or(Tensor())});
+    settings.save(ctx);
     ctx->set_materialize_grads(false);
-    auto [grad_real, grad_fake] = call_discriminator_backward(grad, real, fake, smoothing, reduction);
-    return {grad_real, grad_fake};
+    auto [grad_first, grad_second] = settings.backward(grad, first, second);
+    return second ? variable_list{grad_first, grad_second} : variable_list{grad_first};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list v) {
     const auto saved = ctx->get_saved_variables();
-    const double smoothing = ctx->saved_data["smoothing"].toDouble();
-    const Reduction reduction = parse_reduction(kDiscriminator, ctx->saved_data["reduction"].toStringRef());
-    const auto real = second_order(GanTerm::real, v[0], saved[0], saved[1], smoothing, reduction);
-    const auto fake = second_order(GanTerm::fake, v[1], saved[0], saved[2], 0, reduction);
-    Tensor of_grad = real.of_grad;
-    if (fake.of_grad.defined()) of_grad = of_grad.defined() ? of_grad + fake.of_grad : fake.of_grad;
-    return {of_grad, real.of_logits, fake.of_logits, {}, {}};
+    const Settings settings = Settings::saved(ctx);
+    const auto first = second_order(settings.term, v[0], saved[0], saved[1], settings.smoothing, settings.reduction);
+    const Tensor v_second = v.size() > 1 ? v[1] : Tensor();
+    const auto second = second_order(GanTerm::fake, v_second, saved[0], saved[2], 0, settings.reduction);
+    Tensor of_grad = first.of_grad;
+    if (second.of_grad.defined()) of_grad = of_grad.defined() ? of_grad + second.of_grad : second.of_grad;
+    return {of_grad, first.of_logits, second.of_logits, {}};
   }
 };
 
-class DiscriminatorLoss : public torch::autograd::Function<DiscriminatorLoss> {
+class GanLossFunction : public torch::autograd::Function<GanLossFunction> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& real, const Tensor& fake, double smoothing,
-                        const std::string& reduction) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& first, const optional<Tensor>& second,
+                        const Settings& settings) {
     at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({real, fake});
-    ctx->saved_data["smoothing"] = smoothing;
-    ctx->saved_data["reduction"] = reduction;
-    return call_discriminator(real, fake, smoothing, reduction);
+    ctx->save_for_backward({first, second.value_or(Tensor())});
+    settings.save(ctx);
+    return settings.forward(first, second);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    auto [grad_real, grad_fake] =
-        call_discriminator_backward(grads[0], saved[0], saved[1], ctx->saved_data["smoothing"].toDouble(),
-                                    ctx->saved_data["reduction"].toStringRef());
-    return {grad_real, grad_fake, {}, {}};
+    auto [grad_first, grad_second] = Settings::saved(ctx).backward(grads[0], saved[0], saved[1]);
+    return {grad_first, grad_second, {}};
   }
 };
 
-class GeneratorLossBackward : public torch::autograd::Function<GeneratorLossBackward> {
- public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& grad, const Tensor& fake, const std::string& kind,
-                        const std::string& reduction) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({grad, fake});
-    ctx->saved_data["kind"] = kind;
-    ctx->saved_data["reduction"] = reduction;
-    return call_generator_backward(grad, fake, kind, reduction);
-  }
+Tensor loss_autograd(const Tensor& first, const optional<Tensor>& second, const Settings& settings) {
+  if (any_requires_grad({&first, second ? &*second : nullptr})) return GanLossFunction::apply(first, second, settings);
+  at::AutoDispatchBelowADInplaceOrView below;
+  return settings.forward(first, second);
+}
 
-  static variable_list backward(AutogradContext* ctx, variable_list v) {
-    const auto saved = ctx->get_saved_variables();
-    const auto second =
-        second_order(parse_generator_kind(ctx->saved_data["kind"].toStringRef()), v[0], saved[0], saved[1], 0,
-                     parse_reduction(kGenerator, ctx->saved_data["reduction"].toStringRef()));
-    return {second.of_grad, second.of_logits, {}, {}};
+Pair loss_backward_autograd(const Tensor& grad, const Tensor& first, const optional<Tensor>& second,
+                            const Settings& settings) {
+  if (any_requires_grad({&grad, &first, second ? &*second : nullptr})) {
+    const auto grads = GanLossBackwardFunction::apply(grad, first, second, settings);
+    return {grads[0], second ? grads[1] : Tensor()};
   }
-};
-
-class GeneratorLoss : public torch::autograd::Function<GeneratorLoss> {
- public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& fake, const std::string& kind,
-                        const std::string& reduction) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({fake});
-    ctx->saved_data["kind"] = kind;
-    ctx->saved_data["reduction"] = reduction;
-    return call_generator(fake, kind, reduction);
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    return {call_generator_backward(grads[0], saved[0], ctx->saved_data["kind"].toStringRef(),
-                                    ctx->saved_data["reduction"].toStringRef()),
-            {},
-            {}};
-  }
-};
+  at::AutoDispatchBelowADInplaceOrView below;
+  return settings.backward(grad, first, second);
+}
 
 Tensor discriminator_autograd(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view reduction) {
-  return DiscriminatorLoss::apply(real, fake, smoothing, std::string(reduction));
+  return loss_autograd(real, fake, {GanTerm::real, smoothing, parse_reduction(kDiscriminator, reduction)});
 }
 
 Pair discriminator_backward_autograd(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
                                      c10::string_view reduction) {
-  auto grads = DiscriminatorLossBackward::apply(grad, real, fake, smoothing, std::string(reduction));
-  return {grads[0], grads[1]};
+  return loss_backward_autograd(grad, real, fake,
+                                {GanTerm::real, smoothing, parse_reduction(kDiscriminator, reduction)});
 }
 
 Tensor generator_autograd(const Tensor& fake, c10::string_view kind, c10::string_view reduction) {
-  return GeneratorLoss::apply(fake, std::string(kind), std::string(reduction));
+  return loss_autograd(fake, std::nullopt, {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)});
 }
 
 Tensor generator_backward_autograd(const Tensor& grad, const Tensor& fake, c10::string_view kind,
                                    c10::string_view reduction) {
-  return GeneratorLossBackward::apply(grad, fake, std::string(kind), std::string(reduction));
+  return std::get<0>(loss_backward_autograd(grad, fake, std::nullopt,
+                                            {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)}));
+}
+
+void register_kernels(torch::Library& m) {
+  m.impl("discriminator_loss", discriminator_forward);
+  m.impl("discriminator_loss_backward", discriminator_backward);
+  m.impl("generator_loss", generator_forward);
+  m.impl("generator_loss_backward", generator_backward);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) {
-  m.impl("discriminator_loss", discriminator_forward<cpu::backend>);
-  m.impl("discriminator_loss_backward", discriminator_backward<cpu::backend>);
-  m.impl("generator_loss", generator_forward<cpu::backend>);
-  m.impl("generator_loss_backward", generator_backward<cpu::backend>);
+TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
+TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
+  if (backend_for(at::kCUDA)) register_kernels(m);
 }
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {

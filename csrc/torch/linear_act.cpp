@@ -11,9 +11,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../cpu/backend.h"
 #include "autocast.h"
 #include "checks.h"
+#include "device.h"
 #include "double_backward.h"
 
 namespace pygan {
@@ -31,7 +31,6 @@ void check(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, 
   check_probability("linear_act", "dropout", dropout);
 }
 
-template <const Backend& (*backend)()>
 Tensor forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, c10::string_view activation,
                double slope, double dropout, int64_t seed, int64_t offset) {
   const Activation act = parse_activation("linear_act", activation);
@@ -39,15 +38,16 @@ Tensor forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bi
   const Tensor rows = as_rows(x);
   const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
   Tensor y = at::empty_symint(with_last(x, weight.sym_size(0)), x.options());
-  backend().linear_act_forward({dtype_of(x),
-                                matrix_of(rows),
-                                matrix_of(weight),
-                                bias ? dense_bias.const_data_ptr() : nullptr,
-                                act,
-                                slope,
-                                {dropout, uint64_t(seed), uint64_t(offset)},
-                                y.mutable_data_ptr(),
-                                threads()});
+  Run run(x.device());
+  run->linear_act_forward({dtype_of(x),
+                           matrix_of(rows),
+                           matrix_of(weight),
+                           bias ? dense_bias.const_data_ptr() : nullptr,
+                           act,
+                           slope,
+                           {dropout, uint64_t(seed), uint64_t(offset)},
+                           y.mutable_data_ptr(),
+                           run.resources()});
   return y;
 }
 
@@ -69,7 +69,6 @@ void check_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
   check_same("linear_act_backward", "y", y, "x", x);
 }
 
-template <const Backend& (*backend)()>
 Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
                c10::string_view activation, double slope, double dropout, int64_t seed, int64_t offset, Mask mask) {
   const Activation act = parse_activation("linear_act_backward", activation);
@@ -77,18 +76,19 @@ Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, cons
   const Tensor grad_rows = as_rows(grad_y), rows = as_rows(x), dense_y = y.contiguous();
   auto grads = empty_layer_grads(x, weight, mask);
   auto& [grad_x, grad_weight, grad_bias] = grads;
-  backend().linear_act_backward({dtype_of(x),
-                                 matrix_of(grad_rows),
-                                 matrix_of(rows),
-                                 matrix_of(weight),
-                                 dense_y.const_data_ptr(),
-                                 act,
-                                 slope,
-                                 {dropout, uint64_t(seed), uint64_t(offset)},
-                                 mask[0] ? grad_x.mutable_data_ptr() : nullptr,
-                                 mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
-                                 mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
-                                 threads()});
+  Run run(x.device());
+  run->linear_act_backward({dtype_of(x),
+                            matrix_of(grad_rows),
+                            matrix_of(rows),
+                            matrix_of(weight),
+                            dense_y.const_data_ptr(),
+                            act,
+                            slope,
+                            {dropout, uint64_t(seed), uint64_t(offset)},
+                            mask[0] ? grad_x.mutable_data_ptr() : nullptr,
+                            mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
+                            mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
+                            run.resources()});
   return grads;
 }
 
@@ -259,11 +259,16 @@ Tensor forward_autocast(const Tensor& x, const Tensor& weight, const optional<Te
                       std::move(seed), std::move(offset));
 }
 
+void register_kernels(torch::Library& m) {
+  m.impl("linear_act", forward);
+  m.impl("linear_act_backward", backward);
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) {
-  m.impl("linear_act", forward<cpu::backend>);
-  m.impl("linear_act_backward", backward<cpu::backend>);
+TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
+TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
+  if (backend_for(at::kCUDA)) register_kernels(m);
 }
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {

@@ -5,9 +5,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../cpu/backend.h"
 #include "autocast.h"
 #include "checks.h"
+#include "device.h"
 #include "double_backward.h"
 
 namespace pygan {
@@ -30,22 +30,22 @@ Pair empty_outputs(const Tensor& x, const Tensor& weight, const optional<Tensor>
   return {at::empty_symint(shape, x.options()), at::empty_symint(shape, x.options().dtype(at::kByte))};
 }
 
-template <const Backend& (*backend)()>
 Pair forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces, double dropout,
              int64_t seed, int64_t offset) {
   auto outputs = empty_outputs(x, weight, bias, pieces, dropout);
   auto& [y, argmax] = outputs;
   const Tensor rows = as_rows(x);
   const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
-  backend().maxout_forward({dtype_of(x),
-                            matrix_of(rows),
-                            matrix_of(weight),
-                            bias ? dense_bias.const_data_ptr() : nullptr,
-                            pieces,
-                            {dropout, uint64_t(seed), uint64_t(offset)},
-                            y.mutable_data_ptr(),
-                            argmax.mutable_data_ptr<uint8_t>(),
-                            threads()});
+  Run run(x.device());
+  run->maxout_forward({dtype_of(x),
+                       matrix_of(rows),
+                       matrix_of(weight),
+                       bias ? dense_bias.const_data_ptr() : nullptr,
+                       pieces,
+                       {dropout, uint64_t(seed), uint64_t(offset)},
+                       y.mutable_data_ptr(),
+                       argmax.mutable_data_ptr<uint8_t>(),
+                       run.resources()});
   return outputs;
 }
 
@@ -67,23 +67,23 @@ Grads empty_grads(const Tensor& grad_y, const Tensor& x, const Tensor& weight, c
   return empty_layer_grads(x, weight, mask);
 }
 
-template <const Backend& (*backend)()>
 Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax, int64_t pieces,
                double dropout, int64_t seed, int64_t offset, Mask mask) {
   auto grads = empty_grads(grad_y, x, weight, argmax, pieces, mask);
   auto& [grad_x, grad_weight, grad_bias] = grads;
   const Tensor grad_rows = as_rows(grad_y), rows = as_rows(x), winners = argmax.contiguous();
-  backend().maxout_backward({dtype_of(x),
-                             matrix_of(grad_rows),
-                             matrix_of(rows),
-                             matrix_of(weight),
-                             winners.const_data_ptr<uint8_t>(),
-                             pieces,
-                             {dropout, uint64_t(seed), uint64_t(offset)},
-                             mask[0] ? grad_x.mutable_data_ptr() : nullptr,
-                             mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
-                             mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
-                             threads()});
+  Run run(x.device());
+  run->maxout_backward({dtype_of(x),
+                        matrix_of(grad_rows),
+                        matrix_of(rows),
+                        matrix_of(weight),
+                        winners.const_data_ptr<uint8_t>(),
+                        pieces,
+                        {dropout, uint64_t(seed), uint64_t(offset)},
+                        mask[0] ? grad_x.mutable_data_ptr() : nullptr,
+                        mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
+                        mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
+                        run.resources()});
   return grads;
 }
 
@@ -209,13 +209,18 @@ Pair forward_autocast(const Tensor& x, const Tensor& weight, const optional<Tens
                       std::move(offset));
 }
 
+void register_kernels(torch::Library& m) {
+  m.impl("maxout_forward", forward);
+  m.impl("maxout_backward", backward);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("maxout", maxout); }
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) {
-  m.impl("maxout_forward", forward<cpu::backend>);
-  m.impl("maxout_backward", backward<cpu::backend>);
+TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
+TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
+  if (backend_for(at::kCUDA)) register_kernels(m);
 }
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {

@@ -4,8 +4,8 @@
 #include <c10/core/TensorOptions.h>
 #include <torch/library.h>
 
-#include "../cpu/backend.h"
 #include "checks.h"
+#include "device.h"
 
 namespace pygan {
 namespace {
@@ -26,13 +26,13 @@ Tensor empty_noise(c10::SymIntArrayRef size, OptionalType dtype, OptionalDevice 
   return out;
 }
 
-template <const Backend& (*backend)()>
 Tensor noise(c10::SymIntArrayRef size, c10::string_view kind, c10::SymInt seed, c10::SymInt offset, OptionalType dtype,
              OptionalDevice device) {
   const NoiseKind parsed = parse_noise_kind(kind);
   Tensor out = empty_noise(size, dtype, device);
-  backend().noise({dtype_of(out), parsed, uint64_t(seed.expect_int()), uint64_t(offset.expect_int()),
-                   out.mutable_data_ptr(), out.numel(), threads()});
+  Run run(out.device());
+  run->noise({dtype_of(out), parsed, uint64_t(seed.expect_int()), uint64_t(offset.expect_int()), out.mutable_data_ptr(),
+              out.numel(), run.resources()});
   return out;
 }
 
@@ -47,14 +47,14 @@ void check_minibatch(int64_t population, int64_t count) {
   TORCH_CHECK_VALUE(count >= 0, "minibatch_indices: count must be >= 0, got ", count);
 }
 
-template <const Backend& (*backend)()>
 Tensor minibatch(int64_t population, int64_t count, int64_t start, int64_t seed, int64_t offset,
                  OptionalDevice device) {
   check_minibatch(population, count);
   TORCH_CHECK_VALUE(start >= 0, "minibatch_indices: start must be >= 0, got ", start);
   Tensor out = at::empty({count}, options(at::kLong, device));
-  backend().minibatch_indices(
-      {population, start, count, uint64_t(seed), uint64_t(offset), out.mutable_data_ptr<int64_t>()});
+  Run run(out.device());
+  run->minibatch_indices(
+      {population, start, count, uint64_t(seed), uint64_t(offset), out.mutable_data_ptr<int64_t>(), run.resources()});
   return out;
 }
 
@@ -86,6 +86,11 @@ Tensor minibatch_select(int64_t population, int64_t count, c10::SymInt start, c1
                        std::move(offset), device);
 }
 
+void register_kernels(torch::Library& m) {
+  m.impl("noise", noise);
+  m.impl("minibatch_indices", minibatch);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, BackendSelect, m) {
@@ -93,9 +98,9 @@ TORCH_LIBRARY_IMPL(pygan, BackendSelect, m) {
   m.impl("minibatch_indices", minibatch_select);
 }
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) {
-  m.impl("noise", noise<cpu::backend>);
-  m.impl("minibatch_indices", minibatch<cpu::backend>);
+TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
+TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
+  if (backend_for(at::kCUDA)) register_kernels(m);
 }
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {

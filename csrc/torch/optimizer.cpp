@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "../cpu/backend.h"
 #include "checks.h"
+#include "device.h"
 
 namespace pygan {
 namespace {
@@ -90,13 +90,13 @@ void check_momentum(TensorList params, TensorList grads, TensorList velocities, 
   TORCH_CHECK_VALUE(momentum >= 0 && momentum < 1, "momentum_: momentum must be in [0, 1), got ", momentum);
 }
 
-template <const Backend& (*backend)()>
 void momentum(TensorList params, TensorList grads, TensorList velocities, double lr, double momentum) {
   check_momentum(params, grads, velocities, lr, momentum);
   if (params.empty()) return;
   Slices slices(params, grads, velocities, {});
-  backend().momentum_update(
-      {dtype_of(params[0]), dtype_of(velocities[0]), slices.data(), slices.size(), lr, momentum, threads()});
+  Run run(params[0].device());
+  run->momentum_update(
+      {dtype_of(params[0]), dtype_of(velocities[0]), slices.data(), slices.size(), lr, momentum, run.resources()});
   slices.write_back();
 }
 
@@ -110,22 +110,27 @@ void check_adam(TensorList params, TensorList grads, TensorList m, TensorList v,
   TORCH_CHECK_VALUE(eps >= 0, "adam_: eps must be >= 0, got ", eps);
 }
 
-template <const Backend& (*backend)()>
 void adam(TensorList params, TensorList grads, TensorList m, TensorList v, int64_t step, double lr, double beta1,
           double beta2, double eps) {
   check_adam(params, grads, m, v, step, lr, beta1, beta2, eps);
   if (params.empty()) return;
   Slices slices(params, grads, m, v);
-  backend().adam_update(
-      {dtype_of(params[0]), dtype_of(m[0]), slices.data(), slices.size(), step, lr, beta1, beta2, eps, threads()});
+  Run run(params[0].device());
+  run->adam_update({dtype_of(params[0]), dtype_of(m[0]), slices.data(), slices.size(), step, lr, beta1, beta2, eps,
+                    run.resources()});
   slices.write_back();
+}
+
+void register_kernels(torch::Library& m) {
+  m.impl("momentum_", momentum);
+  m.impl("adam_", adam);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) {
-  m.impl("momentum_", momentum<cpu::backend>);
-  m.impl("adam_", adam<cpu::backend>);
+TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
+TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
+  if (backend_for(at::kCUDA)) register_kernels(m);
 }
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {

@@ -1,0 +1,14 @@
+// The table of the CUDA backend.
+#include "backend.h"
+
+namespace pygan::cuda {
+
+const Backend& backend() {
+  static constexpr Backend table = {
+      "cuda",           linear_act_forward, linear_act_backward, maxout_forward, maxout_backward, dropout_forward,
+      gan_loss_forward, gan_loss_backward,  momentum_update,     adam_update,    noise,           minibatch_indices,
+  };
+  return table;
+}
+
+}  // namespace pygan::cuda

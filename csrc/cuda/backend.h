@@ -1,0 +1,24 @@
+// The CUDA backend.
+#pragma once
+
+#include "../core/ops.h"
+
+namespace pygan::cuda {
+
+// The same functions as the CPU's, on device pointers: each queues kernels on Resources::stream of the current
+// device and returns. Throws std::runtime_error when a launch fails.
+const Backend& backend();
+
+void linear_act_forward(const LinearActForward& op);
+void linear_act_backward(const LinearActBackward& op);
+void maxout_forward(const MaxoutForward& op);
+void maxout_backward(const MaxoutBackward& op);
+void dropout_forward(const DropoutForward& op);
+void gan_loss_forward(const GanLossForward& op);
+void gan_loss_backward(const GanLossBackward& op);
+void momentum_update(const MomentumUpdate& op);
+void adam_update(const AdamUpdate& op);
+void noise(const Noise& op);
+void minibatch_indices(const MinibatchIndices& op);
+
+}  // namespace pygan::cuda

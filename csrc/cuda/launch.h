@@ -1,0 +1,64 @@
+// The host side of a launch.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "../core/ops.h"
+
+namespace pygan::cuda {
+
+inline void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // a launch that failed leaves its error behind
+  throw std::runtime_error(std::string("pygan: ") + what + ": " + cudaGetErrorString(status));
+}
+
+// What the tile table needs to know of the current device.
+struct DeviceLimits {
+  int multiprocessors;
+  int shared_bytes;  // of one block, at most
+};
+
+inline const DeviceLimits& device_limits() {
+  constexpr int kDevices = 64;
+  static DeviceLimits known[kDevices];
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  DeviceLimits& limits = known[device % kDevices];
+  if (limits.multiprocessors == 0) {
+    int multiprocessors = 0;
+    check(cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+          "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    limits.multiprocessors = multiprocessors;  // last: another thread may be reading
+  }
+  return limits;
+}
+
+// Device memory for this op alone.
+template <class T>
+T* scratch(const Resources& run, size_t count) {
+  return static_cast<T*>(run.scratch(run.owner, count * sizeof(T)));
+}
+
+// Queues the kernel on the op's stream, with `shared_bytes` of dynamic shared memory a block.
+template <class... Parameters, class... Arguments>
+void launch(const Resources& run, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+            Arguments&&... arguments) {
+  constexpr size_t kWithoutAsking = 48 * 1024;
+  if (shared_bytes > kWithoutAsking)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
+          "cudaFuncSetAttribute");
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(run.stream);
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "kernel launch");
+}
+
+}  // namespace pygan::cuda

@@ -1,0 +1,35 @@
+// The devices that have a backend, and what an op may use on the one it runs on.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/DeviceGuard.h>
+
+#include <vector>
+
+#include "../core/ops.h"
+
+namespace pygan {
+
+// The backend that serves a kind of device in this build, or null: backends_*.cpp, one of which is compiled.
+const Backend* backend_for(at::DeviceType type);
+
+// One op's stay on a device: makes it current, and holds the scratch memory until the op has queued its work.
+class Run {
+ public:
+  explicit Run(const at::Device& device);
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+
+  const Backend* operator->() const { return backend_; }
+  Resources resources();
+
+ private:
+  static void* scratch(void* self, size_t bytes);
+
+  const at::Device device_;
+  const c10::OptionalDeviceGuard guard_;
+  const Backend* const backend_;
+  std::vector<at::Tensor> scratch_;
+};
+
+}  // namespace pygan
