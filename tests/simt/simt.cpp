@@ -26,7 +26,9 @@ constexpr unsigned kMaxWarps = kMaxThreads / kWarp;
 constexpr int kUninitialized = 0xff;  // NaN in every floating-point type
 constexpr uint64_t kSpinLimit = uint64_t(1) << 22;
 
-bool same_site(const Site& a, const Site& b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
+bool same_site(const Site& a, const Site& b) {
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
+}
 
 std::string describe(const Site& site) {
   if (site.file != nullptr) return std::string(site.file) + ":" + std::to_string(site.line);

@@ -283,7 +283,6 @@ SIMT_CASE(endless_spin) {
   launch(spin, 1, 32, 0, static_cast<const float*>(flag.data()));
 }
 
-// 256 threads, 2000 barriers: the price of a switch.
 __global__ static void barriers(int times) {
   for (int i = 0; i < times; ++i) __syncthreads();
 }

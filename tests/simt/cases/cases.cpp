@@ -1,9 +1,8 @@
-// Runs a case by its name, in an executable (cases NAME SEED) or a shared library.
+// Runs a case by its name, in an executable or a shared library.
 
 #include "cases.h"
 
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 
 #include "simt.h"
@@ -23,9 +22,8 @@ Registration::Registration(const char* name, Run run) { registry()[name] = run; 
 }  // namespace cases
 
 // "ok", or what went wrong.
-extern "C" __attribute__((visibility("default"))) const char* run_case(const char* name, unsigned seed) {
+extern "C" __attribute__((visibility("default"))) const char* run_case(const char* name) {
   static std::string result;
-  simt::set_seed(seed);
   simt::reset_access_counters();
   try {
     cases::registry().at(name)();
@@ -36,9 +34,11 @@ extern "C" __attribute__((visibility("default"))) const char* run_case(const cha
   return result.c_str();
 }
 
+extern "C" __attribute__((visibility("default"))) void set_seed(unsigned seed) { simt::set_seed(seed); }
+
 int main(int count, char** arguments) {
-  if (count != 3) return 2;
-  std::printf("%s\n", run_case(arguments[1], unsigned(std::atoi(arguments[2]))));
+  if (count != 2) return 2;
+  std::printf("%s\n", run_case(arguments[1]));
   for (const simt::AccessCounters& c : simt::access_counters())
     std::printf("%s %s %llu %llu %s\n", c.shared ? "shared" : "global", c.write ? "write" : "read",
                 static_cast<unsigned long long>(c.actual), static_cast<unsigned long long>(c.ideal), c.where.c_str());
