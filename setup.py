@@ -13,18 +13,35 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
 from build_backend import TORCH_RANGE, Torch, find_torch, tool  # noqa: E402
+from find_cuda import Cuda, decide  # noqa: E402
 
 BUILD_INFO = "_build_info.py"
+SIMT = os.environ.get("PYGAN_SIMT") == "1"
+SANITIZE = os.environ.get("PYGAN_SANITIZE") == "1"
 
 
-def cmake_arguments(torch: Torch, version: str) -> list[str]:
+def cuda_variables(cuda: Cuda | None) -> dict[str, str]:
+    if cuda is None:
+        return {"PYGAN_CUDA": "OFF"}
+    return {
+        "PYGAN_CUDA": "ON",
+        "PYGAN_CUDA_VERSION": cuda.nvcc.version,
+        "PYGAN_CUDA_CODES": ";".join(cuda.codes),
+        "CMAKE_CUDA_COMPILER": str(cuda.nvcc.path),
+        "CMAKE_CUDA_ARCHITECTURES": ";".join(cuda.archs),
+    }
+
+
+def cmake_arguments(torch: Torch, cuda: Cuda | None, version: str) -> list[str]:
     import pybind11
 
     variables = {
         "CMAKE_MAKE_PROGRAM": tool("ninja"),
         "CMAKE_BUILD_TYPE": os.environ.get("CMAKE_BUILD_TYPE", "Release"),
         "PYGAN_VERSION": version,
-        "PYGAN_SANITIZE": "ON" if os.environ.get("PYGAN_SANITIZE") == "1" else "OFF",
+        "PYGAN_SIMT": "ON" if SIMT else "OFF",
+        "PYGAN_SANITIZE": "ON" if SANITIZE else "OFF",
+        **cuda_variables(cuda),
         "PYGAN_PYTHON_INCLUDE": sysconfig.get_path("include"),
         "PYGAN_PYBIND11_INCLUDE": pybind11.get_include(),
         "PYGAN_EXT_SUFFIX": sysconfig.get_config_var("EXT_SUFFIX"),
@@ -41,17 +58,24 @@ def jobs() -> str:
     return asked or str(len(os.sched_getaffinity(0)))
 
 
+def build_folder(torch: Torch, cuda: Cuda | None) -> Path:
+    """One for each kind of build: CMake would compile everything again when the kind changes."""
+    kind = "simt" if SIMT else f"cuda{cuda.nvcc.version}" if cuda else "cpu"
+    name = f"cmake-{sys.implementation.cache_tag}-torch{torch.version}-{kind}"
+    return ROOT / "build" / (name + ("-sanitize" if SANITIZE else ""))
+
+
 class CMakeBuild(build_ext):
     """Builds in build/cmake-*, which stays: a later build compiles only what changed."""
 
     def build_extension(self, ext: Extension) -> None:
         self.force = True  # copy what was built even over files that look newer: another build's
         torch = find_torch()
-        kind = "-sanitize" if os.environ.get("PYGAN_SANITIZE") == "1" else ""
-        folder = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-torch{torch.version}{kind}"
-        version = self.distribution.get_version()
+        cuda = decide(torch)
+        folder = build_folder(torch, cuda)
+        arguments = cmake_arguments(torch, cuda, self.distribution.get_version())
         cmake = tool("cmake")
-        self._run(cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *cmake_arguments(torch, version))
+        self._run(cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *arguments)
         self._run(cmake, "--build", str(folder), "--parallel", jobs())
         built = Path(self.get_ext_fullpath(ext.name))
         built.parent.mkdir(parents=True, exist_ok=True)

@@ -46,9 +46,9 @@ def build_info() -> dict:
 
     Returns:
         A dict: ``torch``, the version built with; ``cuda``, the version of the CUDA compiler or None;
-        ``archs``, the GPU architectures compiled for; ``simt``, whether emulated CUDA kernels stand in for
-        the CPU's; ``compiler``, the C++ compiler; ``cpu_isa``, the instruction set of the CPU kernels, chosen
-        on this machine.
+        ``archs``, the GPU architectures compiled for, ``sm_80`` for machine code and ``compute_80`` for PTX;
+        ``simt``, whether emulated CUDA kernels stand in for the CPU's; ``compiler``, the C++ compiler;
+        ``cpu_isa``, the instruction set of the CPU kernels, chosen on this machine, or ``simt``.
 
     >>> sorted(build_info())
     ['archs', 'compiler', 'cpu_isa', 'cuda', 'simt', 'torch']
@@ -61,3 +61,22 @@ def build_info() -> dict:
         "compiler": _build_info.COMPILER,
         "cpu_isa": _C.cpu_isa(),
     }
+
+
+_composed = None
+
+
+def _serve_gpus() -> None:
+    """Where the GPUs of this machine have no kernels in this build, plain torch operations take their place."""
+    global _composed
+    from pygan import composed
+
+    gpus = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+    reason = composed.missing(build_info(), gpus)
+    _composed = composed.install(reason) if reason else None
+
+
+if torch.backends.cuda.is_built():
+    # Runs when torch sets CUDA up, so before any tensor is on a GPU. Asking for GPUs here would start the driver in
+    # programs that never use it, and those could not fork any more.
+    torch.cuda._lazy_call(_serve_gpus)

@@ -27,7 +27,11 @@ if REQUIRE_GPU or MISSING_GPU is None:
 
 
 def pytest_report_header(config):
+    import pygan
+
     gpu = "GPU rows run" if MISSING_GPU is None else f"no GPU rows: {MISSING_GPU}"
+    if pygan.build_info()["simt"]:
+        gpu += f"; CPU rows run CUDA kernels, emulated, PYGAN_SIMT_SEED={os.environ.get('PYGAN_SIMT_SEED', 0)}"
     return f"pygan: {gpu}; torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 

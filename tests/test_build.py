@@ -35,6 +35,11 @@ def backend():
 
 
 @pytest.fixture(scope="module")
+def cuda():
+    return load("find_cuda", ROOT / "tools" / "find_cuda.py")
+
+
+@pytest.fixture(scope="module")
 def bare_python(tmp_path_factory):
     """An interpreter without any package."""
     folder = tmp_path_factory.mktemp("bare")
@@ -58,7 +63,8 @@ def test_build_info_names_what_runs():
     assert info["torch"].split(".")[:2] == torch.__version__.split(".")[:2]
     assert (info["cuda"] is None) == (info["archs"] == [])
     assert re.fullmatch(r"\w+ [\d.]+", info["compiler"])
-    assert info["cpu_isa"] in ("portable", "avx2", "avx512")
+    assert all(re.fullmatch(r"(sm|compute)_\d+a?", arch) for arch in info["archs"])
+    assert info["cpu_isa"] in (("simt",) if info["simt"] else ("portable", "avx2", "avx512"))
 
 
 def test_version_is_the_installed_one():
@@ -144,6 +150,173 @@ def test_openmp_library_is_the_one_torch_ships(backend, tmp_path, place):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).touch()
     assert backend.Torch(root, "2.13.0", None).openmp == (tmp_path / place if place else None)
+
+
+# ---- whether CUDA is built ----
+
+OLD_CUDA = "75 80 86 89 90"
+NEW_CUDA = "75 80 86 89 90 100 103 120 121"
+
+
+def fake_nvcc(path: pathlib.Path, version="13.0.88", archs=NEW_CUDA) -> pathlib.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    release = version.rpartition(".")[0]
+    codes = " ".join(f"sm_{arch}" for arch in archs.split())
+    path.write_text(f"""#!/bin/sh
+[ "$1" = --version ] && echo 'Cuda compilation tools, release {release}, V{version}'
+[ "$1" = --list-gpu-code ] && printf '%s\\n' {codes}
+exit 0
+""")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def no_system_cuda(cuda, monkeypatch):
+    """Only what a test puts there: not the toolkit of this machine."""
+    found = cuda.nvcc_paths
+    hidden = pathlib.Path("/usr/local/cuda/bin/nvcc")
+    monkeypatch.setattr(cuda, "nvcc_paths", lambda environ: [path for path in found(environ) if path != hidden])
+
+
+def cuda_torch(backend, cuda="13.0"):
+    return backend.Torch(pathlib.Path("/nowhere"), "2.14.1+cu130" if cuda else "2.13.0+cpu", cuda)
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("Cuda compilation tools, release 13.0, V13.0.88\nBuild cuda_13.0.r13.0/compiler.36424714_0", "13.0.88"),
+        ("Cuda compilation tools, release 12.6, V12.6.20", "12.6.20"),
+        ("nvcc: command not found", None),
+        ("", None),
+    ],
+)
+def test_version_of_nvcc(cuda, text, version):
+    assert cuda.parse_version(text) == version
+
+
+def test_nvcc_is_sought_from_the_most_deliberate_place(cuda, tmp_path, no_system_cuda):
+    places = {
+        "CUDACXX": tmp_path / "named" / "my-nvcc",
+        "CUDA_HOME": tmp_path / "home" / "bin" / "nvcc",
+        "CUDA_PATH": tmp_path / "path" / "bin" / "nvcc",
+        "PATH": tmp_path / "on-path" / "nvcc",
+    }
+    environ = {"CUDACXX": str(places["CUDACXX"]), "PATH": str(tmp_path / "on-path")}
+    environ |= {name: str(places[name].parents[1]) for name in ("CUDA_HOME", "CUDA_PATH")}
+    expected = [fake_nvcc(path) for path in places.values()]
+    assert cuda.nvcc_paths(environ) == expected
+    for i, name in enumerate(places):
+        environ.pop(name)
+        assert cuda.nvcc_paths(environ) == expected[i + 1 :]
+
+
+@pytest.mark.parametrize("content", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho hello\n", "not a program"])
+def test_what_is_no_nvcc_is_passed_over(cuda, tmp_path, content):
+    path = tmp_path / "nvcc"
+    path.write_text(content)
+    path.chmod(0o755)
+    assert cuda.read_nvcc(path) is None
+
+
+def test_nvcc_of_torchs_major_version_is_taken(backend, cuda, tmp_path, no_system_cuda):
+    fake_nvcc(tmp_path / "12" / "bin" / "nvcc", "12.9.41", OLD_CUDA)
+    new = fake_nvcc(tmp_path / "13" / "bin" / "nvcc", "13.2.1")
+    environ = {"CUDA_HOME": str(tmp_path / "12"), "CUDA_PATH": str(tmp_path / "13")}
+    found = cuda.decide(cuda_torch(backend), environ)
+    assert found.nvcc.path == new
+    assert found.nvcc.version == "13.2.1"
+    assert cuda.decide(cuda_torch(backend, "12.6"), environ).nvcc.version == "12.9.41"
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "archs", "codes"),
+    [
+        (NEW_CUDA, "", "80-real 90-real 100-real 120", "sm_80 sm_90 sm_100 sm_120 compute_120"),
+        (OLD_CUDA, "", "80-real 90", "sm_80 sm_90 compute_90"),
+        (NEW_CUDA, "9.0", "90-real", "sm_90"),
+        (NEW_CUDA, "8.0;9.0+PTX", "80-real 90", "sm_80 sm_90 compute_90"),
+        (NEW_CUDA, " 8.0  8.6;12.0+PTX; ", "80-real 86-real 120", "sm_80 sm_86 sm_120 compute_120"),
+        (NEW_CUDA, "9.0a", "90a-real", "sm_90a"),
+        (NEW_CUDA, "9.0 9.0", "90-real", "sm_90"),
+    ],
+)
+def test_architectures(backend, cuda, tmp_path, known, asked, archs, codes):
+    environ = {"CUDACXX": str(fake_nvcc(tmp_path / "nvcc", archs=known)), "TORCH_CUDA_ARCH_LIST": asked}
+    found = cuda.decide(cuda_torch(backend), environ)
+    assert found.archs == tuple(archs.split())
+    assert found.codes == codes.split()
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ("80", "TORCH_CUDA_ARCH_LIST names '80'"),
+        ("8.0,9.0", "as in '8.0;9.0+PTX'"),
+        ("8.0;Hopper", "names 'Hopper'"),
+        ("9.0+ptx", "names '9.0+ptx'"),
+        ("7.5;8.0", "names 7.5, but pygan's kernels need sm_80"),
+        ("5.0+PTX", "names 5.0+PTX, but pygan's kernels need sm_80"),
+        ("10.0", "asks for sm_100, which"),
+    ],
+)
+def test_architectures_that_cannot_be_built(backend, cuda, tmp_path, asked, sentence):
+    environ = {"CUDACXX": str(fake_nvcc(tmp_path / "nvcc", archs=OLD_CUDA)), "TORCH_CUDA_ARCH_LIST": asked}
+    with pytest.raises(SystemExit, match=re.escape(sentence)) as refused:
+        cuda.decide(cuda_torch(backend), environ)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("torch_cuda", "nvcc", "reason"),
+    [
+        (None, "13.0.88", "torch 2.13.0+cpu was built without CUDA"),
+        (
+            "13.0",
+            "12.9.41",
+            "torch 2.14.1+cu130 is of CUDA 13.0 and {nvcc} is of CUDA 12.9.41: install the CUDA toolkit",
+        ),
+        ("13.0", None, "torch 2.14.1+cu130 is of CUDA 13.0 and no nvcc was found: install the CUDA toolkit 13"),
+    ],
+)
+def test_without_a_fitting_nvcc_the_build_is_for_the_cpu(
+    backend, cuda, tmp_path, capsys, no_system_cuda, torch_cuda, nvcc, reason
+):
+    environ = {"CUDACXX": str(fake_nvcc(tmp_path / "nvcc", nvcc))} if nvcc else {}
+    reason = reason.format(nvcc=tmp_path / "nvcc")
+    assert cuda.decide(cuda_torch(backend, torch_cuda), environ) is None
+    assert f"pygan: the CUDA backend is left out: {reason}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=re.escape(f"PYGAN_CUDA=1, but {reason}")) as refused:
+        cuda.decide(cuda_torch(backend, torch_cuda), environ | {"PYGAN_CUDA": "1"})
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "built", "log"),
+    [
+        ({}, True, "for sm_80, sm_90, sm_100, sm_120, compute_120"),
+        ({"PYGAN_CUDA": "1"}, True, "the CUDA backend is built by"),
+        ({"PYGAN_CUDA": "0"}, False, "left out: PYGAN_CUDA=0"),
+        ({"PYGAN_SIMT": "1"}, False, ""),
+    ],
+)
+def test_environment_decides(backend, cuda, tmp_path, capsys, environ, built, log):
+    environ = environ | {"CUDACXX": str(fake_nvcc(tmp_path / "nvcc"))}
+    assert (cuda.decide(cuda_torch(backend), environ) is not None) == built
+    assert log in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"PYGAN_CUDA": "yes"}, "PYGAN_CUDA must be 1"),
+        ({"PYGAN_CUDA": "1", "PYGAN_SIMT": "1"}, "unset PYGAN_CUDA"),
+    ],
+)
+def test_environment_that_makes_no_sense(backend, cuda, environ, sentence):
+    with pytest.raises(SystemExit, match=sentence):
+        cuda.decide(cuda_torch(backend), environ)
 
 
 # ---- one sentence for what is missing ----

@@ -1,9 +1,9 @@
 // A build for the CPU.
 #include "../cpu/backend.h"
-#include "device.h"
+#include "backends.h"
 
 namespace pygan {
 
-const Backend* backend_for(at::DeviceType type) { return type == at::kCPU ? &cpu::backend() : nullptr; }
+const Backend* backend_for(c10::DeviceType type) { return type == c10::kCPU ? &cpu::backend() : nullptr; }
 
 }  // namespace pygan

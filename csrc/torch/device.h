@@ -1,4 +1,4 @@
-// The devices that have a backend, and what an op may use on the one it runs on.
+// What an op may use on the device it runs on.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,12 +6,9 @@
 
 #include <vector>
 
-#include "../core/ops.h"
+#include "backends.h"
 
 namespace pygan {
-
-// The backend that serves a kind of device in this build, or null: backends_*.cpp, one of which is compiled.
-const Backend* backend_for(at::DeviceType type);
 
 // One op's stay on a device: makes it current, and holds the scratch memory until the op has queued its work.
 class Run {

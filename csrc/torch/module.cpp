@@ -6,7 +6,7 @@
 #include <tuple>
 
 #include "../core/philox.h"
-#include "../cpu/backend.h"
+#include "backends.h"
 
 namespace py = pybind11;
 
@@ -25,8 +25,8 @@ Words philox(const Words& counter, const std::tuple<uint32_t, uint32_t>& key) {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "pygan's compiled ops (torch.ops.pygan).";
   m.def(
-      "cpu_isa", [] { return std::string(pygan::cpu::backend().name); },
-      "The instruction set that the CPU ops use on this machine.");
+      "cpu_isa", [] { return std::string(pygan::backend_for(c10::kCPU)->name); },
+      "The instruction set that the CPU ops use on this machine; simt where emulated CUDA kernels stand in.");
   m.def("philox4x32_10", philox, py::arg("counter"), py::arg("key"),
         "One block of Philox4x32-10: four counter words and two key words in, four words out.");
 }

@@ -1,0 +1,266 @@
+"""The ops on GPUs that have no kernel in this build: plain torch operations, slower, to the same numbers.
+
+Serves CUDA tensors when pygan was built without CUDA, or for other GPUs than those of the machine. Registered under
+the same names, so that nothing else changes: checks, autograd, autocast and `torch.compile` are those of the ops.
+Random numbers are made by the CPU's kernels and moved.
+"""
+
+import functools
+import re
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pygan import reference
+from pygan.reference import ACTIVATIONS, _wide
+
+_ops = torch.ops.pygan
+_META = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
+
+
+def _checked(name: str, *args, **keywords):
+    """What the op's meta kernel returns for these arguments: it checks them all, and makes the empty results."""
+    return getattr(_ops, name).default.redispatch(_META, *args, **keywords)
+
+
+# ------------------------------------------------------------------------------------------ random numbers
+
+
+def noise(size, *, kind="normal", seed, offset, dtype=None, device=None) -> Tensor:
+    """z, from the CPU's kernel."""
+    values = _ops.noise(size, kind=kind, seed=seed, offset=offset, dtype=dtype, device="cpu")
+    return values.to(device)
+
+
+def minibatch_indices(population, count, *, start, seed, offset=0, device=None) -> Tensor:
+    """The order of the data, from the CPU's kernel."""
+    return _ops.minibatch_indices(population, count, start=start, seed=seed, offset=offset, device="cpu").to(device)
+
+
+def dropout(x: Tensor, *, p: float, seed: int, offset: int) -> Tensor:
+    """``x`` times the mask that the CPU's kernel makes of ones."""
+    out = _checked("dropout", x, p=p, seed=seed, offset=offset)
+    ones = torch.ones(x.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+    mask = _ops.dropout(ones, p=p, seed=seed, offset=offset)
+    return out.copy_(_wide(x) * mask.to(x.device))
+
+
+def _dropped(x: Tensor, p: float, seed: int, offset: int) -> Tensor:
+    return dropout(x, p=p, seed=seed, offset=offset) if p else x
+
+
+# ------------------------------------------------------------------------------------------------- layers
+
+
+def linear_act(x, weight, bias=None, *, activation="relu", slope=0.01, dropout=0.0, seed=0, offset=0) -> Tensor:
+    """act(dropout(x) Wᵀ + b)."""
+    settings = {"activation": activation, "slope": slope, "dropout": dropout, "seed": seed, "offset": offset}
+    out = _checked("linear_act", x, weight, bias, **settings)
+    return out.copy_(ACTIVATIONS[activation](F.linear(_dropped(x, dropout, seed, offset), weight, bias), slope))
+
+
+# f'(x) from y = f(x), as csrc/core/activation.h has it
+DERIVATIVES = {
+    "identity": lambda y, slope: torch.ones_like(y),
+    "relu": lambda y, slope: (y > 0).to(y.dtype),
+    "leaky_relu": lambda y, slope: torch.where(y > 0, y.new_ones(()), y.new_full((), slope)),
+    "tanh": lambda y, slope: 1 - y * y,
+    "sigmoid": lambda y, slope: y * (1 - y),
+    "elu": lambda y, slope: torch.where(y > 0, 1.0, y + 1),
+    "softplus": lambda y, slope: -torch.expm1(-y),
+}
+
+
+def linear_act_backward(grad_y, x, weight, y, *, activation, slope, output_mask, **random):
+    """grad_x, grad_weight, grad_bias; ``random`` is dropout, seed, offset."""
+    settings = {"activation": activation, "slope": slope, "output_mask": output_mask}
+    out = _checked("linear_act_backward", grad_y, x, weight, y, **settings, **random)
+    g = _wide(grad_y) * DERIVATIVES[activation](_wide(y), slope)
+    return _layer_gradients(out, g, x, weight, output_mask, **random)
+
+
+def _layer_gradients(out, g: Tensor, x, weight, wanted, *, dropout: float, seed: int, offset: int):
+    """Fills ``out`` from the gradient of the pre-activations, g (..., n), in x (..., k) and weight (n, k)."""
+    grad_x, grad_weight, grad_bias = out
+    narrow = g.to(x.dtype)
+    if wanted[0]:
+        grad_x.copy_(_dropped(narrow @ weight, dropout, seed, offset))
+    if wanted[1]:
+        operand = _dropped(x, dropout, seed, offset)
+        grad_weight.copy_(_rows(narrow).mT @ _rows(operand))
+    if wanted[2]:
+        grad_bias.copy_(_rows(g).sum(0))
+    return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+
+
+def maxout_forward(x, weight, bias, *, pieces: int, dropout: float, seed: int, offset: int) -> tuple[Tensor, Tensor]:
+    """The largest of each unit's pieces, and which it was: the first of equals, NaN above all."""
+    settings = {"pieces": pieces, "dropout": dropout, "seed": seed, "offset": offset}
+    y, winner = _checked("maxout_forward", x, weight, bias, **settings)
+    z = F.linear(_dropped(x, dropout, seed, offset), weight, bias).unflatten(-1, (y.shape[-1], pieces))
+    if y.numel():
+        first = z.argmax(-1, keepdim=True)
+        y.copy_(z.gather(-1, first).squeeze(-1))
+        winner.copy_(first.squeeze(-1))
+    return y, winner
+
+
+def maxout_backward(grad_y, x, weight, argmax, *, pieces: int, output_mask, **random):
+    """grad_x, grad_weight, grad_bias; ``random`` is dropout, seed, offset."""
+    out = _checked("maxout_backward", grad_y, x, weight, argmax, pieces=pieces, output_mask=output_mask, **random)
+    won = argmax.unsqueeze(-1) == torch.arange(pieces, device=argmax.device)
+    g = (_wide(grad_y).unsqueeze(-1) * won).flatten(-2)
+    return _layer_gradients(out, g, x, weight, output_mask, **random)
+
+
+# ------------------------------------------------------------------------------------------------- losses
+
+
+def discriminator_loss(real_logits, fake_logits, *, label_smoothing=0.0, reduction="mean") -> Tensor:
+    """-log D(x) - log(1 - D(G(z)))."""
+    settings = {"label_smoothing": label_smoothing, "reduction": reduction}
+    out = _checked("discriminator_loss", real_logits, fake_logits, **settings)
+    return out.copy_(reference.discriminator_loss(real_logits.double(), fake_logits.double(), **settings))
+
+
+def discriminator_loss_backward(grad, real_logits, fake_logits, *, label_smoothing, reduction):
+    """The gradients of both kinds of logits."""
+    settings = {"label_smoothing": label_smoothing, "reduction": reduction}
+    out = _checked("discriminator_loss_backward", grad, real_logits, fake_logits, **settings)
+    real, fake = _wide(real_logits), _wide(fake_logits)
+    out[0].copy_((label_smoothing - torch.sigmoid(-real)) * _upstream(grad, real, reduction))
+    out[1].copy_(torch.sigmoid(fake) * _upstream(grad, fake, reduction))
+    return out
+
+
+def generator_loss(fake_logits, *, kind="non_saturating", reduction="mean") -> Tensor:
+    """-log D(G(z)), or log(1 - D(G(z))) as printed in the paper."""
+    out = _checked("generator_loss", fake_logits, kind=kind, reduction=reduction)
+    return out.copy_(reference.generator_loss(fake_logits.double(), kind=kind, reduction=reduction))
+
+
+def generator_loss_backward(grad, fake_logits, *, kind, reduction) -> Tensor:
+    """The gradient of the logits."""
+    out = _checked("generator_loss_backward", grad, fake_logits, kind=kind, reduction=reduction)
+    fake = _wide(fake_logits)
+    slope = torch.sigmoid(fake if kind == "minimax" else -fake)
+    return out.copy_(-slope * _upstream(grad, fake, reduction))
+
+
+def _upstream(grad: Tensor, logits: Tensor, reduction: str) -> Tensor:
+    wide = grad.to(logits.dtype)
+    return wide / max(logits.numel(), 1) if reduction == "mean" else wide
+
+
+# --------------------------------------------------------------------------------------------- optimizers
+
+
+def momentum_(params, grads, velocities, *, lr: float, momentum: float) -> None:
+    """v = momentum*v - lr*g, then p += v."""
+    _checked("momentum_", params, grads, velocities, lr=lr, momentum=momentum)
+    reference.momentum_(params, grads, velocities, lr=lr, momentum=momentum)
+    torch.autograd.graph.increment_version([*params, *velocities])
+
+
+def adam_(params, grads, m, v, *, step: int, lr: float, beta1: float, beta2: float, eps: float) -> None:
+    """Adam's update."""
+    _checked("adam_", params, grads, m, v, step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+    reference.adam_(params, grads, m, v, step=step, lr=lr, betas=(beta1, beta2), eps=eps)
+    torch.autograd.graph.increment_version([*params, *m, *v])
+
+
+# ------------------------------------------------------------------------------------------- registration
+
+KERNELS = {
+    function.__name__: function
+    for function in (
+        linear_act,
+        linear_act_backward,
+        maxout_forward,
+        maxout_backward,
+        dropout,
+        discriminator_loss,
+        discriminator_loss_backward,
+        generator_loss,
+        generator_loss_backward,
+        momentum_,
+        adam_,
+        noise,
+        minibatch_indices,
+    )
+}
+
+
+def serves(archs, capability: tuple[int, int]) -> bool:
+    """Whether code for these architectures runs on a GPU of this compute capability.
+
+    Machine code serves its own major version from its minor on, PTX every newer GPU; names that end in a letter
+    serve their one architecture.
+
+    >>> serves(["sm_80"], (8, 9)), serves(["sm_80"], (9, 0)), serves(["compute_80"], (9, 0))
+    (True, False, True)
+    """
+    for arch in archs:
+        kind, major, minor, alone = re.fullmatch(r"(sm|compute)_(\d+)(\d)(a?)", arch).groups()
+        built = int(major), int(minor)
+        if capability == built or (
+            not alone and capability > built and (kind == "compute" or capability[0] == built[0])
+        ):
+            return True
+    return False
+
+
+def missing(info: dict, gpus: list[tuple[int, int]]) -> str | None:
+    """Why this build has no kernels for these GPUs and what to do, in a sentence; None if it has.
+
+    Args:
+        info: `pygan.build_info()`.
+        gpus: the compute capabilities of the machine's GPUs.
+    """
+    slow = "ops on CUDA tensors are plain torch operations, slower"
+    if info["cuda"] is None:
+        return (
+            f"pygan was built without CUDA, so {slow}. Install the CUDA toolkit {torch.version.cuda} (nvcc) and "
+            f"build pygan again: pip install --force-reinstall --no-deps --no-cache-dir and where it came from"
+        )
+    for major, minor in gpus:
+        if (major, minor) < (8, 0):
+            return (
+                f"pygan's kernels need a GPU of compute capability 8.0 or newer and one here has {major}.{minor}, so "
+                f"{slow}. If another one is newer, hide this one with CUDA_VISIBLE_DEVICES"
+            )
+        if not serves(info["archs"], (major, minor)):
+            return (
+                f"pygan was built for {', '.join(info['archs'])} and a GPU here has compute capability "
+                f"{major}.{minor}, so {slow}. Build pygan again with TORCH_CUDA_ARCH_LIST={major}.{minor}"
+            )
+    return None
+
+
+def install(reason: str) -> torch.library.Library:
+    """Register the functions above for CUDA tensors; the first use of one warns with the reason.
+
+    Returns:
+        the registration, which ends with this object.
+    """
+    warn = functools.cache(lambda: warnings.warn(reason, RuntimeWarning, stacklevel=4))
+
+    def announced(function):
+        @functools.wraps(function)
+        def kernel(*args, **keywords):
+            warn()
+            return function(*args, **keywords)
+
+        return kernel
+
+    library = torch.library.Library("pygan", "IMPL", "CUDA")
+    with warnings.catch_warnings(action="ignore"):  # torch says that kernels of this build are overridden
+        for name, function in KERNELS.items():
+            library.impl(name, announced(function), allow_override=True)
+    return library
