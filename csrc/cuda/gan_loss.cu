@@ -97,7 +97,7 @@ __device__ __forceinline__ double sum_of_values(const Term<S>& term, int64_t chu
   return sum;
 }
 
-// For thread 0, or for every thread where a tree is not worth its barriers.
+// For thread 0; few chunks are not worth the barriers of a tree.
 __device__ __forceinline__ double sum_of_chunks(const double* chunks, int64_t count, SumStorage& shared) {
   const bool few = count <= kFewChunks;
   double sum = 0;
@@ -134,10 +134,8 @@ __global__ void __launch_bounds__(kSumThreads)
     }
     next += count;
   }
-  if (!chunks)
-    __syncthreads();  // the sums are there
-  else if (!last_to_finish(finished, shared))
-    return;
+  // A single block's thread 0 has written all the sums itself, and needs nobody's help to add so few.
+  if (chunks ? !last_to_finish(finished, shared) : threadIdx.x != 0) return;
 
   double total = 0;
   next = sums;
