@@ -28,7 +28,7 @@ struct DropoutMask {
 template <class S>
 __global__ void __launch_bounds__(kThreads)
     dropout_kernel(const S* x, int64_t n, bool vector, DropoutMask<Compute<S>> mask, S* out) {
-  constexpr int N = kRun<S>;
+  constexpr int N = kRandomRun<S>;
   for (int64_t first = first_item() * N; first < n; first += item_stride() * N) {
     Compute<S> values[N];
     load_run(x + first, n - first, vector, values);
@@ -46,8 +46,8 @@ void dropout_forward(const DropoutForward& op) {
     using T = Compute<S>;
     const Dropout& dropout = op.dropout;
     const DropoutMask<T> mask{dropout_threshold(dropout.p), T(1.0 / (1.0 - dropout.p)), dropout.seed, dropout.offset};
-    launch(op.run, dropout_kernel<S>, grid_of(ceil_div(op.n, kRun<S>)), kThreads, 0, static_cast<const S*>(op.x), op.n,
-           aligned(op.x, op.out), mask, static_cast<S*>(op.out));
+    launch(op.run, dropout_kernel<S>, grid_of(ceil_div(op.n, kRandomRun<S>)), kThreads, 0, static_cast<const S*>(op.x),
+           op.n, aligned(op.x, op.out), mask, static_cast<S*>(op.out));
   });
 }
 

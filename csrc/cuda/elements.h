@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -43,9 +44,11 @@ void for_dtype(DType dtype, const F& f) {
 
 constexpr int kVectorBytes = 16;
 
-// What one thread handles at a time: at least a vector, and whole Philox blocks.
+// What one thread handles at a time: a vector; where there are random numbers, whole Philox blocks of them.
 template <class S>
-constexpr int kRun = sizeof(S) < 4 ? kVectorBytes / int(sizeof(S)) : 4;
+constexpr int kRun = kVectorBytes / int(sizeof(S));
+template <class S>
+constexpr int kRandomRun = kRun<S> < 4 ? 4 : kRun<S>;
 
 template <class S, int N>
 struct alignas(kVectorBytes) Vectors {
@@ -92,9 +95,8 @@ PYGAN_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // A thread for each item, but no more than a few times what the device holds: threads go on in strides.
 inline dim3 grid_of(int64_t items) {
   constexpr int kBlocksOfMultiprocessor = 32;
-  const int64_t blocks = ceil_div(items, kThreads),
-                bound = int64_t(device_limits().multiprocessors) * kBlocksOfMultiprocessor;
-  return dim3(unsigned(blocks < bound ? blocks : bound));
+  const int64_t bound = int64_t(device_limits().multiprocessors) * kBlocksOfMultiprocessor;
+  return dim3(unsigned(std::min(ceil_div(items, kThreads), bound)));
 }
 
 __device__ __forceinline__ int64_t first_item() { return int64_t(blockIdx.x) * kThreads + threadIdx.x; }

@@ -4,6 +4,8 @@
 // that finishes last sums the chunks in a fixed tree too. Few logits are one block's work. Sums are in double.
 #include "../core/gan_loss.h"
 
+#include <algorithm>
+
 #include "backend.h"
 #include "elements.h"
 #include "ptx.h"
@@ -21,19 +23,14 @@ struct Term {
   S* grad;
 };
 
+constexpr int kTerms = 2;
+
+// Loops over them are unrolled: an index that is no constant would copy the parameters to local memory.
 template <class S>
 struct Terms {
-  Term<S> at[2];  // without a second term, one of no logits
+  Term<S> at[kTerms];
   int count;
 };
-
-template <class S>
-__device__ __forceinline__ void add_values(const Term<S>& term, int64_t first, Compute<S> (&sums)[kRun<S>]) {
-  Compute<S> logits[kRun<S>];
-  load_run(term.logits + first, term.n - first, term.vector, logits);
-#pragma unroll
-  for (int j = 0; j < kRun<S>; ++j) sums[j] += gan_term_value(term.term, logits[j], term.smoothing);
-}
 
 template <class S>
 __global__ void __launch_bounds__(kThreads) values_kernel(Terms<S> terms, bool vector, S* out) {
@@ -41,8 +38,15 @@ __global__ void __launch_bounds__(kThreads) values_kernel(Terms<S> terms, bool v
   const int64_t n = terms.at[0].n;
   for (int64_t first = first_item() * N; first < n; first += item_stride() * N) {
     Compute<S> sums[N] = {};
-    add_values(terms.at[0], first, sums);
-    if (terms.count > 1) add_values(terms.at[1], first, sums);
+#pragma unroll
+    for (int i = 0; i < kTerms; ++i) {
+      if (i >= terms.count) break;
+      const Term<S>& term = terms.at[i];
+      Compute<S> logits[N];
+      load_run(term.logits + first, n - first, term.vector, logits);
+#pragma unroll
+      for (int j = 0; j < N; ++j) sums[j] += gan_term_value(term.term, logits[j], term.smoothing);
+    }
     store_run(sums, n - first, vector, out + first);
   }
 }
@@ -51,6 +55,8 @@ constexpr int kSumThreads = 512;
 constexpr int kWarp = 32;
 constexpr int64_t kChunk = 4096;
 constexpr int64_t kFewChunks = 4;  // up to here one block is faster than clearing the counter of finished blocks
+
+PYGAN_HD int64_t chunks_of(int64_t n) { return ceil_div(n, kChunk); }
 
 struct SumStorage {
   double warps[kSumThreads / kWarp];
@@ -91,10 +97,12 @@ __device__ __forceinline__ double sum_of_values(const Term<S>& term, int64_t chu
   return sum;
 }
 
+// For thread 0; few chunks are not worth the barriers of a tree.
 __device__ __forceinline__ double sum_of_chunks(const double* chunks, int64_t count, SumStorage& shared) {
+  const bool few = count <= kFewChunks;
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kSumThreads) sum += chunks[i];
-  return block_sum(sum, shared);
+  for (int64_t i = few ? 0 : threadIdx.x; i < count; i += few ? 1 : kSumThreads) sum += chunks[i];
+  return few ? sum : block_sum(sum, shared);
 }
 
 // Whether all other blocks have written their sums, which this one may then read.
@@ -108,29 +116,38 @@ __device__ __forceinline__ bool last_to_finish(unsigned* finished, SumStorage& s
   return shared.last;
 }
 
-// `chunks` has room for the sum of each chunk of both terms; null for a single block.
+// `chunks` has room for the sum of each chunk, those of the first term before those of the second; null for a single
+// block, which keeps them to itself.
 template <class S>
 __global__ void __launch_bounds__(kSumThreads)
     total_kernel(Terms<S> terms, bool mean, double* chunks, unsigned* finished, S* out) {
   SumStorage& shared = shared_storage<SumStorage>();
   double* const sums = chunks ? chunks : shared.chunks;
-  const int64_t first_count = ceil_div(terms.at[0].n, kChunk), second_count = ceil_div(terms.at[1].n, kChunk);
-  for (int64_t i = blockIdx.x; i < first_count + second_count; i += gridDim.x) {
-    const bool second = i >= first_count;
-    const double share = sum_of_values(terms.at[second], second ? i - first_count : i);
-    const double sum = block_sum(share, shared);
-    if (threadIdx.x == 0) sums[i] = sum;
+  double* next = sums;
+#pragma unroll
+  for (int i = 0; i < kTerms; ++i) {
+    if (i >= terms.count) break;
+    const int64_t count = chunks_of(terms.at[i].n);
+    for (int64_t chunk = blockIdx.x; chunk < count; chunk += gridDim.x) {
+      const double sum = block_sum(sum_of_values(terms.at[i], chunk), shared);
+      if (threadIdx.x == 0) next[chunk] = sum;
+    }
+    next += count;
   }
-  if (!chunks)
-    __syncthreads();  // the sums are there
-  else if (!last_to_finish(finished, shared))
-    return;
-  const double first = sum_of_chunks(sums, first_count, shared);
-  const double second = sum_of_chunks(sums + first_count, second_count, shared);
-  if (threadIdx.x != 0) return;
-  double total = mean ? first / double(terms.at[0].n) : first;
-  if (terms.count > 1) total += mean ? second / double(terms.at[1].n) : second;
-  narrow(Compute<S>(total), out);
+  // A single block's thread 0 has written all the sums itself, and needs nobody's help to add so few.
+  if (chunks ? !last_to_finish(finished, shared) : threadIdx.x != 0) return;
+
+  double total = 0;
+  next = sums;
+#pragma unroll
+  for (int i = 0; i < kTerms; ++i) {
+    if (i >= terms.count) break;
+    const int64_t count = chunks_of(terms.at[i].n);
+    const double sum = sum_of_chunks(next, count, shared);
+    total += mean ? sum / double(terms.at[i].n) : sum;
+    next += count;
+  }
+  if (threadIdx.x == 0) narrow(Compute<S>(total), out);
 }
 
 template <class S>
@@ -140,27 +157,22 @@ __device__ __forceinline__ void write_gradient(const Term<S>& term, int64_t firs
   const int64_t left = term.n - first;
   T values[N], factors[N];
   load_run(term.logits + first, left, term.vector, values);
-  if (each) {
-    load_run(upstream + first, left, term.vector, factors);
-  } else {
-    const T common = widen(*upstream);
-#pragma unroll
-    for (int j = 0; j < N; ++j) factors[j] = common;
-  }
+  if (each) load_run(upstream + first, left, term.vector, factors);
+  const T common = each ? T(0) : widen(*upstream);
 #pragma unroll
   for (int j = 0; j < N; ++j)
-    values[j] = term.scale * factors[j] * gan_term_derivative(term.term, values[j], term.smoothing);
+    values[j] = term.scale * (each ? factors[j] : common) * gan_term_derivative(term.term, values[j], term.smoothing);
   store_run(values, left, term.vector, term.grad + first);
 }
 
-// Runs of the first term, then those of the second; upstream has a value for each logit, or one for all.
+// upstream has a value for each logit, or one for all.
 template <class S>
 __global__ void __launch_bounds__(kThreads) backward_kernel(Terms<S> terms, const S* upstream, bool each) {
-  const int64_t first_count = ceil_div(terms.at[0].n, kRun<S>), second_count = ceil_div(terms.at[1].n, kRun<S>);
-  for (int64_t i = first_item(); i < first_count + second_count; i += item_stride()) {
-    const bool second = i >= first_count;
-    write_gradient(terms.at[second], (second ? i - first_count : i) * kRun<S>, upstream, each);
-  }
+  constexpr int N = kRun<S>;
+#pragma unroll
+  for (int i = 0; i < kTerms; ++i)
+    for (int64_t first = first_item() * N; first < terms.at[i].n; first += item_stride() * N)
+      write_gradient(terms.at[i], first, upstream, each);
 }
 
 template <class S, class Op>
@@ -181,16 +193,22 @@ Terms<S> terms_of(const Op& op) {
   return terms;
 }
 
+// The logits of the longer term.
+template <class S>
+int64_t longest(const Terms<S>& terms) {
+  return std::max(terms.at[0].n, terms.at[1].n);
+}
+
 template <class S>
 void write_total(const GanLossForward& op, const Terms<S>& terms) {
-  const int64_t count = ceil_div(terms.at[0].n, kChunk) + ceil_div(terms.at[1].n, kChunk);
+  const int64_t count = chunks_of(terms.at[0].n) + chunks_of(terms.at[1].n);
   double* chunks = nullptr;
   unsigned* finished = nullptr;
   int64_t blocks = 1;
   if (count > kFewChunks) {
     constexpr int kBlocksOfMultiprocessor = 2048 / kSumThreads;
     const int64_t bound = int64_t(device_limits().multiprocessors) * kBlocksOfMultiprocessor;
-    blocks = count < bound ? count : bound;
+    blocks = std::min(chunks_of(longest(terms)), bound);
     chunks = scratch<double>(op.run, size_t(count));
     finished = scratch<unsigned>(op.run, 1);
     check(cudaMemsetAsync(finished, 0, sizeof *finished, static_cast<cudaStream_t>(op.run.stream)), "cudaMemsetAsync");
@@ -218,9 +236,9 @@ void gan_loss_backward(const GanLossBackward& op) {
     Terms<S> terms = terms_of<S>(op);
     const bool each = op.reduction == Reduction::none;
     for (Term<S>& term : terms.at) term.vector = aligned(term.logits, term.grad, each ? op.upstream : nullptr);
-    const int64_t runs = ceil_div(terms.at[0].n, kRun<S>) + ceil_div(terms.at[1].n, kRun<S>);
-    if (runs == 0) return;
-    launch(op.run, backward_kernel<S>, grid_of(runs), kThreads, 0, terms, static_cast<const S*>(op.upstream), each);
+    if (longest(terms) == 0) return;
+    launch(op.run, backward_kernel<S>, grid_of(ceil_div(longest(terms), kRun<S>)), kThreads, 0, terms,
+           static_cast<const S*>(op.upstream), each);
   });
 }
 

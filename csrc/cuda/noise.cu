@@ -20,7 +20,7 @@ __device__ __forceinline__ void noise_of_block(NoiseKind kind, const PhiloxBlock
 template <class S>
 __global__ void __launch_bounds__(kThreads)
     noise_kernel(NoiseKind kind, uint64_t seed, uint64_t offset, int64_t n, bool vector, S* out) {
-  constexpr int N = kRun<S>;
+  constexpr int N = kRandomRun<S>;
   for (int64_t first = first_item() * N; first < n; first += item_stride() * N) {
     float values[N];
 #pragma unroll
@@ -49,8 +49,8 @@ void noise(const Noise& op) {
   if (op.n == 0) return;
   for_dtype(op.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
-    launch(op.run, noise_kernel<S>, grid_of(ceil_div(op.n, kRun<S>)), kThreads, 0, op.kind, op.seed, op.offset, op.n,
-           aligned(op.out), static_cast<S*>(op.out));
+    launch(op.run, noise_kernel<S>, grid_of(ceil_div(op.n, kRandomRun<S>)), kThreads, 0, op.kind, op.seed, op.offset,
+           op.n, aligned(op.out), static_cast<S*>(op.out));
   });
 }
 

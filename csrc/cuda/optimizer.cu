@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Batch batch, Rule rule
   S* const param = static_cast<S*>(slice.param) + first;
   const S* const grad = static_cast<const S*>(slice.grad) + first;
   State* const state1 = static_cast<State*>(slice.state1) + first;
-  State* const state2 = static_cast<State*>(slice.state2) + first;
+  State* const state2 = kTwoStates ? static_cast<State*>(slice.state2) + first : nullptr;
   const bool vector = aligned(slice.param, slice.grad, slice.state1, slice.state2);
 
   Compute<S> p[N], g[N], a[N], b[N];
