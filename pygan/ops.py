@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 import pygan._load  # noqa: F401  registers torch.ops.pygan
+from pygan import _C
 
 _ops = torch.ops.pygan
+_is_compiling = torch.compiler.is_compiling  # torch.compile sees through torch.ops, not into _C
 
 
 def linear_act(
@@ -46,7 +48,9 @@ def linear_act(
 
     Source: the layers of Goodfellow et al. 2014, section 5.
     """
-    return _ops.linear_act(x, weight, bias, activation=activation, slope=slope)
+    if _is_compiling():
+        return _ops.linear_act(x, weight, bias, activation=activation, slope=slope)
+    return _C.linear_act(x, weight, bias, activation, slope)
 
 
 def maxout(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, pieces: int) -> Tensor:
@@ -72,7 +76,9 @@ def maxout(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, pieces: int
 
     Source: Goodfellow et al. 2013, "Maxout networks"; the discriminator of Goodfellow et al. 2014, section 5.
     """
-    return _ops.maxout(x, weight, bias, pieces=pieces)
+    if _is_compiling():
+        return _ops.maxout(x, weight, bias, pieces=pieces)
+    return _C.maxout(x, weight, bias, pieces)
 
 
 def dropout(x: Tensor, *, p: float, seed: int, offset: int) -> Tensor:
@@ -181,7 +187,11 @@ def discriminator_loss(
 
     Source: Goodfellow et al. 2014, Algorithm 1; label smoothing: Salimans et al. 2016.
     """
-    return _ops.discriminator_loss(real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction)
+    if _is_compiling():
+        return _ops.discriminator_loss(
+            real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction
+        )
+    return _C.discriminator_loss(real_logits, fake_logits, label_smoothing, reduction)
 
 
 def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reduction: str = "mean") -> Tensor:
@@ -207,7 +217,9 @@ def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reducti
 
     Source: Goodfellow et al. 2014, section 3 and Algorithm 1.
     """
-    return _ops.generator_loss(fake_logits, kind=kind, reduction=reduction)
+    if _is_compiling():
+        return _ops.generator_loss(fake_logits, kind=kind, reduction=reduction)
+    return _C.generator_loss(fake_logits, kind, reduction)
 
 
 def _as_list(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:

@@ -5,48 +5,15 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <type_traits>
 
-#include "../core/half.h"
 #include "launch.h"
+#include "types.h"
 
 namespace pygan::cuda {
 
-// Half types are computed in fp32.
-template <class S>
-using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
-PYGAN_HD float widen(float x) { return x; }
-PYGAN_HD double widen(double x) { return x; }
-PYGAN_HD float widen(BFloat16 x) { return to_float(x); }
-PYGAN_HD float widen(Float16 x) { return to_float(x); }
-
-PYGAN_HD void narrow(float x, float* out) { *out = x; }
-PYGAN_HD void narrow(double x, double* out) { *out = x; }
-PYGAN_HD void narrow(float x, BFloat16* out) { *out = to_bfloat16(x); }
-PYGAN_HD void narrow(float x, Float16* out) { *out = to_float16(x); }
-
-// Calls f with a null pointer of the storage type.
-template <class F>
-void for_dtype(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::f32:
-      return f(static_cast<float*>(nullptr));
-    case DType::f64:
-      return f(static_cast<double*>(nullptr));
-    case DType::bf16:
-      return f(static_cast<BFloat16*>(nullptr));
-    case DType::f16:
-      return f(static_cast<Float16*>(nullptr));
-  }
-}
-
-constexpr int kVectorBytes = 16;
-
 // What one thread handles at a time: a vector; where there are random numbers, whole Philox blocks of them.
 template <class S>
-constexpr int kRun = kVectorBytes / int(sizeof(S));
+constexpr int kRun = kVector<S>;
 template <class S>
 constexpr int kRandomRun = kRun<S> < 4 ? 4 : kRun<S>;
 
@@ -79,18 +46,16 @@ __device__ __forceinline__ void store_run(const Compute<S> (&values)[N], int64_t
   if (vector && n >= N) {
     Vectors<S, N> run;
 #pragma unroll
-    for (int j = 0; j < N; ++j) narrow(values[j], &run.element[j]);
+    for (int j = 0; j < N; ++j) run.element[j] = narrow<S>(values[j]);
     *reinterpret_cast<Vectors<S, N>*>(out) = run;
   } else {
 #pragma unroll
     for (int j = 0; j < N; ++j)
-      if (j < n) narrow(values[j], out + j);
+      if (j < n) out[j] = narrow<S>(values[j]);
   }
 }
 
 constexpr int kThreads = 256;
-
-PYGAN_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A thread for each item, but no more than a few times what the device holds: threads go on in strides.
 inline dim3 grid_of(int64_t items) {

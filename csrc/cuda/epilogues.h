@@ -4,7 +4,8 @@
 #pragma once
 
 #include "../core/activation.h"
-#include "views.h"
+#include "mask.h"
+#include "types.h"
 
 namespace pygan::cuda {
 

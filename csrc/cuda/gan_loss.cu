@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kSumThreads)
     total += mean ? sum / double(terms.at[i].n) : sum;
     next += count;
   }
-  if (threadIdx.x == 0) narrow(Compute<S>(total), out);
+  if (threadIdx.x == 0) *out = narrow<S>(Compute<S>(total));
 }
 
 template <class S>

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "epilogues.h"
+#include "math.h"
 #include "operands.h"
 #include "ptx.h"
 #include "tiles.h"

@@ -1,10 +1,7 @@
 // How a product is computed: what is stored, what is accumulated, which units do it.
 #pragma once
 
-#include <cstdint>
-
-#include "../core/half.h"
-#include "../core/ops.h"
+#include "types.h"
 
 namespace pygan::cuda {
 
@@ -13,58 +10,10 @@ namespace pygan::cuda {
 enum class Math { fp32, tf32, bf16, f16, fp64 };
 
 template <Math kMath>
-struct MathTypes {
-  using Stored = float;
-  using Accumulated = float;
-};
-template <>
-struct MathTypes<Math::bf16> {
-  using Stored = BFloat16;
-  using Accumulated = float;
-};
-template <>
-struct MathTypes<Math::f16> {
-  using Stored = Float16;
-  using Accumulated = float;
-};
-template <>
-struct MathTypes<Math::fp64> {
-  using Stored = double;
-  using Accumulated = double;
-};
-
+using Stored = std::conditional_t<
+    kMath == Math::fp64, double,
+    std::conditional_t<kMath == Math::bf16, BFloat16, std::conditional_t<kMath == Math::f16, Float16, float>>>;
 template <Math kMath>
-using Stored = typename MathTypes<kMath>::Stored;
-template <Math kMath>
-using Accumulated = typename MathTypes<kMath>::Accumulated;
-
-template <class S>
-struct ComputeType {
-  using type = float;
-};
-template <>
-struct ComputeType<double> {
-  using type = double;
-};
-template <class S>
-using Compute = typename ComputeType<S>::type;
-
-PYGAN_HD float widen(float x) { return x; }
-PYGAN_HD double widen(double x) { return x; }
-PYGAN_HD float widen(BFloat16 x) { return to_float(x); }
-PYGAN_HD float widen(Float16 x) { return to_float(x); }
-
-template <class S>
-PYGAN_HD S narrow(Compute<S> x) {
-  return x;
-}
-template <>
-PYGAN_HD BFloat16 narrow<BFloat16>(float x) {
-  return to_bfloat16(x);
-}
-template <>
-PYGAN_HD Float16 narrow<Float16>(float x) {
-  return to_float16(x);
-}
+using Accumulated = Compute<Stored<kMath>>;
 
 }  // namespace pygan::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../core/activation.h"
+#include "mask.h"
 #include "views.h"
 
 namespace pygan::cuda {

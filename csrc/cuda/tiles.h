@@ -1,9 +1,10 @@
 // The one table that decides how a product is cut up.
 #pragma once
 
-#include <cstdint>
+#include <algorithm>
 
 #include "launch.h"
+#include "types.h"
 
 namespace pygan::cuda {
 
@@ -30,8 +31,6 @@ struct Plan {
   TileChoice tile;
   int splits;  // of the inner dimension, summed in a second launch in fixed order
 };
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // C is m x n, `slices` deep; `granule` neighbouring columns stay in one tile where a tile can hold them.
 inline Plan plan_product(int64_t m, int64_t n, int64_t slices, int granule, bool large_exists, size_t large_bytes) {

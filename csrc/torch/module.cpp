@@ -7,6 +7,7 @@
 
 #include "../core/philox.h"
 #include "backends.h"
+#include "direct_calls.h"
 
 namespace py = pybind11;
 
@@ -27,6 +28,7 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "cpu_isa", [] { return std::string(pygan::backend_for(c10::kCPU)->name); },
       "The instruction set that the CPU ops use on this machine; simt where emulated CUDA kernels stand in.");
+  pygan::define_direct_calls(m);
   m.def("philox4x32_10", philox, py::arg("counter"), py::arg("key"),
         "One block of Philox4x32-10: four counter words and two key words in, four words out.");
 }
