@@ -396,9 +396,8 @@ void Machine::warp_collective(const char* operation, uint32_t mask, void* slot, 
     self.mask = mask;
     return suspend();
   }
-  const Gathering whole = *gathering;
+  combine(mask, gathering->slots, site);
   warp.gatherings.erase(gathering);
-  combine(mask, whole.slots, site);
   for (uint32_t others = mask & ~own; others != 0; others &= others - 1)
     make_ready(threads_[self.number / kWarp * kWarp + unsigned(__builtin_ctz(others))]);
 }
