@@ -12,7 +12,8 @@ import pytest
 SIMT = pathlib.Path(__file__).parent / "simt"
 CASES = SIMT / "cases"
 KERNELS = sorted(CASES.glob("*.cu"))
-EMULATOR = [SIMT / f"{name}.cpp" for name in ("simt", "fiber", "cuda_runtime", "simt_ptx")]
+EMULATOR = [SIMT / f"{name}.cpp" for name in ("machine", "fiber", "simt", "simt_ptx", "cuda_runtime")]
+ACCESS_CHECKS = [SIMT / "access.cpp", SIMT / "transactions.cpp"]
 
 COMMON = [
     *("-std=c++17", "-g", "-fPIC", "-fno-strict-aliasing"),
@@ -156,7 +157,7 @@ def sanitized(builder):
 
 @pytest.fixture(scope="module")
 def hooked(builder):
-    host = builder.objects([*EMULATOR, SIMT / "access.cpp", CASES / "cases.cpp"], ["-O2"], "plain")
+    host = builder.objects([*EMULATOR, *ACCESS_CHECKS, CASES / "cases.cpp"], ["-O2"], "plain")
     return builder.link("cases-hooked", [*host, *builder.objects(KERNELS, HOOKS, "hooked")])
 
 
