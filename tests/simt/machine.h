@@ -126,10 +126,9 @@ class Machine {
  public:
   Machine() : random_(std::strtoull(seed_text(), nullptr, 0)) {}
 
-  void set_seed(uint64_t seed) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    random_ = Random(seed);
-  }
+  // Held during a launch: launches of several OS threads run one after another.
+  std::mutex& mutex() { return mutex_; }
+  void set_seed(uint64_t seed) { random_ = Random(seed); }
 
   std::string launch(dim3 grid, dim3 block, size_t shared_bytes, const Kernel& kernel);
 

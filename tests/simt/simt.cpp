@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 #include "machine.h"
@@ -11,7 +12,7 @@ namespace simt {
 
 Builtins builtins;
 Observer* observer = nullptr;
-bool in_kernel = false;
+__thread bool in_kernel = false;
 
 namespace {
 
@@ -45,7 +46,10 @@ std::string launch(dim3 grid, dim3 block, size_t shared_bytes, const Kernel& ker
   return machine.launch(grid, block, shared_bytes, kernel);
 }
 
-void set_seed(uint64_t seed) { machine.set_seed(seed); }
+void set_seed(uint64_t seed) {
+  const std::lock_guard<std::mutex> lock(machine.mutex());
+  machine.set_seed(seed);
+}
 
 void fail(std::string text, std::initializer_list<Site> sites) { machine.fail(std::move(text), sites); }
 
@@ -114,10 +118,12 @@ bool on_own_stack(const void* address) {
 }
 
 std::vector<AccessCounters> access_counters() {
+  const std::lock_guard<std::mutex> lock(machine.mutex());
   return observer ? observer->counters() : std::vector<AccessCounters>();
 }
 
 void reset_access_counters() {
+  const std::lock_guard<std::mutex> lock(machine.mutex());
   if (observer) observer->reset_counters();
 }
 
