@@ -116,8 +116,10 @@ class Builder:
     def objects(self, sources, flags, tag):
         for source in sources:
             target = self.folder / f"{source.stem}.{tag}.o"
+            as_nvcc_does = ["-include", "cuda_runtime.h"] if source.suffix == ".cu" else []
             if not target.exists():
-                self.run(self.compiler, *COMMON, *flags, f"-I{SIMT}", "-x", "c++", "-c", source, "-o", target)
+                includes = [f"-I{SIMT}", *as_nvcc_does]
+                self.run(self.compiler, *COMMON, *flags, *includes, "-x", "c++", "-c", source, "-o", target)
             yield target
 
     def link(self, name, objects, *flags):
