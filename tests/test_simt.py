@@ -1,5 +1,6 @@
 """The SIMT emulator of tests/simt: right kernels pass under every thread order, each kind of mistake is found."""
 
+import concurrent.futures
 import ctypes
 import os
 import pathlib
@@ -12,7 +13,8 @@ import pytest
 SIMT = pathlib.Path(__file__).parent / "simt"
 CASES = SIMT / "cases"
 KERNELS = sorted(CASES.glob("*.cu"))
-EMULATOR = [SIMT / f"{name}.cpp" for name in ("simt", "fiber", "cuda_runtime", "simt_ptx")]
+EMULATOR = [SIMT / f"{name}.cpp" for name in ("machine", "fiber", "simt", "simt_ptx", "cuda_runtime")]
+ACCESS_CHECKS = [SIMT / "access.cpp", SIMT / "transactions.cpp"]
 
 COMMON = [
     *("-std=c++17", "-g", "-fPIC", "-fno-strict-aliasing"),
@@ -114,8 +116,10 @@ class Builder:
     def objects(self, sources, flags, tag):
         for source in sources:
             target = self.folder / f"{source.stem}.{tag}.o"
+            as_nvcc_does = ["-include", "cuda_runtime.h"] if source.suffix == ".cu" else []
             if not target.exists():
-                self.run(self.compiler, *COMMON, *flags, f"-I{SIMT}", "-x", "c++", "-c", source, "-o", target)
+                includes = [f"-I{SIMT}", *as_nvcc_does]
+                self.run(self.compiler, *COMMON, *flags, *includes, "-x", "c++", "-c", source, "-o", target)
             yield target
 
     def link(self, name, objects, *flags):
@@ -129,11 +133,9 @@ def builder(tmp_path_factory):
     return Builder(tmp_path_factory.mktemp("simt"))
 
 
-@pytest.fixture(scope="module")
-def plain(builder):
-    """Runs a case in this process, from a shared library."""
-    sources = [*EMULATOR, CASES / "cases.cpp", *KERNELS]
-    library = ctypes.CDLL(str(builder.link("cases.so", builder.objects(sources, ["-O2"], "plain"), "-shared")))
+def load(path):
+    """A function that runs a case in this process, from a shared library."""
+    library = ctypes.CDLL(str(path))
     library.run_case.restype = ctypes.c_char_p
 
     def run(case: str, seed: int) -> str:
@@ -141,6 +143,12 @@ def plain(builder):
         return library.run_case(case.encode()).decode()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def plain(builder):
+    sources = [*EMULATOR, CASES / "cases.cpp", *KERNELS]
+    return load(builder.link("cases.so", builder.objects(sources, ["-O2"], "plain"), "-shared"))
 
 
 def run_case(executable, case: str, seed: int = 0) -> subprocess.CompletedProcess:
@@ -155,9 +163,14 @@ def sanitized(builder):
 
 
 @pytest.fixture(scope="module")
-def hooked(builder):
-    host = builder.objects([*EMULATOR, SIMT / "access.cpp", CASES / "cases.cpp"], ["-O2"], "plain")
-    return builder.link("cases-hooked", [*host, *builder.objects(KERNELS, HOOKS, "hooked")])
+def hooked_objects(builder):
+    host = builder.objects([*EMULATOR, *ACCESS_CHECKS, CASES / "cases.cpp"], ["-O2"], "plain")
+    return [*host, *builder.objects(KERNELS, HOOKS, "hooked")]
+
+
+@pytest.fixture(scope="module")
+def hooked(builder, hooked_objects):
+    return builder.link("cases-hooked", hooked_objects)
 
 
 @pytest.mark.parametrize("case", RIGHT)
@@ -216,6 +229,12 @@ def test_access_hooks_find_mistakes_under_every_order(hooked, case):
     for seed in SEEDS:
         output = run_case(hooked, case, seed).stdout
         assert re.search(FOUND_BY_HOOKS[case], output), f"seed {seed}: {output}"
+
+
+def test_launches_of_several_threads(builder, plain, hooked_objects):
+    for run in plain, load(builder.link("cases-hooked.so", hooked_objects, "-shared")):
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(lambda _, run=run: run("rotation", 0), range(100))) == {"ok"}
 
 
 @pytest.mark.parametrize("case", TRANSACTIONS)

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "simt.h"
+#include "transactions.h"
 
 namespace simt {
 namespace {
@@ -34,60 +35,13 @@ struct Cell {
   Mark write, read;
 };
 
-// What the lanes of a warp accessed by one instruction.
-struct WarpAccess {
-  uint32_t lanes = 0;
-  size_t bytes = 0;
-  uintptr_t address[kWarp];
-};
-
 struct Instruction {
   Site site;
   bool shared, write;
-  uint64_t warp_accesses = 0, actual = 0, ideal = 0;
+  uint64_t warp_accesses = 0;
+  Transactions sum{};
   std::vector<WarpAccess> pending[kMaxThreads / kWarp] = {};
 };
-
-size_t sort_unique(std::vector<uintptr_t>& items) {
-  std::sort(items.begin(), items.end());
-  items.erase(std::unique(items.begin(), items.end()), items.end());
-  return items.size();
-}
-
-// Every `unit`-byte piece that the lanes [first, last) touch, each once.
-void collect(const WarpAccess& access, unsigned first, unsigned last, size_t unit, std::vector<uintptr_t>& pieces) {
-  pieces.clear();
-  for (unsigned lane = first; lane < last; ++lane) {
-    if (((access.lanes >> lane) & 1u) == 0) continue;
-    const uintptr_t end = (access.address[lane] + access.bytes - 1) / unit;
-    for (uintptr_t piece = access.address[lane] / unit; piece <= end; ++piece) pieces.push_back(piece);
-  }
-  sort_unique(pieces);
-}
-
-void count_global(const WarpAccess& access, Instruction& instruction) {
-  constexpr size_t kSector = 32;
-  static std::vector<uintptr_t> pieces;
-  collect(access, 0, kWarp, access.bytes, pieces);
-  instruction.ideal += (pieces.size() * access.bytes + kSector - 1) / kSector;
-  collect(access, 0, kWarp, kSector, pieces);
-  instruction.actual += pieces.size();
-}
-
-// 32 banks of four bytes. Wide accesses go by half or quarter warps; one word for many lanes is read once.
-void count_shared(const WarpAccess& access, Instruction& instruction) {
-  constexpr size_t kBank = 4;
-  static std::vector<uintptr_t> words;
-  const unsigned lanes_at_once = access.bytes <= 4 ? 32 : access.bytes <= 8 ? 16 : 8;
-  for (unsigned first = 0; first < kWarp; first += lanes_at_once) {
-    collect(access, first, first + lanes_at_once, kBank, words);
-    if (words.empty()) continue;
-    unsigned in_bank[32] = {};
-    for (const uintptr_t word : words) ++in_bank[word % 32];
-    instruction.actual += *std::max_element(in_bank, in_bank + 32);
-    instruction.ideal += 1;
-  }
-}
 
 // The source lines of return addresses, by binutils' addr2line.
 std::vector<std::string> locate_all(const std::vector<const void*>& pcs) {
@@ -175,7 +129,7 @@ class AccessChecker final : public Observer {
 
   void reset_counters() override {
     for (const auto& instruction : instructions_)
-      instruction->warp_accesses = instruction->actual = instruction->ideal = 0;
+      instruction->warp_accesses = instruction->sum.actual = instruction->sum.ideal = 0;
   }
 
   bool is_private(const void* address) const {
@@ -304,8 +258,10 @@ void AccessChecker::flush() {
   for (const auto& [id, warp] : touched_) {
     Instruction& instruction = *instructions_[id];
     for (const WarpAccess& access : instruction.pending[warp]) {
+      const Transactions cost = instruction.shared ? shared_wavefronts(access) : global_sectors(access);
       ++instruction.warp_accesses;
-      instruction.shared ? count_shared(access, instruction) : count_global(access, instruction);
+      instruction.sum.actual += cost.actual;
+      instruction.sum.ideal += cost.ideal;
     }
     instruction.pending[warp].clear();
   }
@@ -324,8 +280,8 @@ std::vector<AccessCounters> AccessChecker::counters() {
     const AccessCounters none{where, it.shared, it.write, 0, 0, 0};
     AccessCounters& sum = by_line.try_emplace({where, 2 * it.shared + it.write}, none).first->second;
     sum.warp_accesses += it.warp_accesses;
-    sum.actual += it.actual;
-    sum.ideal += it.ideal;
+    sum.actual += it.sum.actual;
+    sum.ideal += it.sum.ideal;
   }
   std::vector<AccessCounters> result;
   for (auto& [key, sum] : by_line) result.push_back(std::move(sum));

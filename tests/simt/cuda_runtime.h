@@ -73,6 +73,7 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, simt::Site 
 }
 
 // Memory.
+[[noreturn]] inline void __trap(simt::Site site = simt::here()) { simt::fail("__trap", {site}); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __nanosleep(unsigned) { simt::yield(); }

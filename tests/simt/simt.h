@@ -106,7 +106,7 @@ class Observer {
   ~Observer() = default;
 };
 extern Observer* observer;
-extern bool in_kernel;
+extern __thread bool in_kernel;  // of this OS thread: host code of others may run meanwhile, with hooks too
 // The stack of the running fiber: its own variables are no memory accesses of a GPU.
 bool on_own_stack(const void* address);
 

@@ -21,13 +21,16 @@ struct Pair {
   static float element(uint32_t bits, int i) { return pygan::to_float(T{uint16_t(bits >> (16 * i))}); }
 };
 
+using Row = float __attribute__((vector_size(32)));  // eight columns
+
 // PTX ISA, "Matrix fragments for mma.m16n8k8" and ".m16n8k16". With g = lane / 4, t = lane % 4 and e elements a
 // register: register i of A holds row g + 8 (i % 2), columns e t + 4 e (i / 2) and on; register i of B holds rows
 // e t + 4 e i and on of column g; register i of D is row g + 8 (i / 2), column 2 t + i % 2.
 template <class Format>
 void combine_mma(void* const (&slots)[kWarp]) {
   constexpr int kElements = Format::kPerRegister, kDepth = 8 * kElements;
-  float a[16][kDepth], b[kDepth][8], d[16][8];
+  float a[16][kDepth];
+  Row b[kDepth], d[16];
   for (unsigned lane = 0; lane < kWarp; ++lane) {
     const auto& slot = *static_cast<const MmaSlot*>(slots[lane]);
     const unsigned g = lane / 4, t = lane % 4;
@@ -39,8 +42,7 @@ void combine_mma(void* const (&slots)[kWarp]) {
     for (unsigned i = 0; i < 4; ++i) d[g + 8 * (i / 2)][2 * t + i % 2] = slot.d[i];
   }
   for (int row = 0; row < 16; ++row)
-    for (int k = 0; k < kDepth; ++k)
-      for (int column = 0; column < 8; ++column) d[row][column] += a[row][k] * b[k][column];
+    for (int k = 0; k < kDepth; ++k) d[row] += a[row][k] * b[k];
   for (unsigned lane = 0; lane < kWarp; ++lane)
     for (unsigned i = 0; i < 4; ++i)
       static_cast<const MmaSlot*>(slots[lane])->d[i] = d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];

@@ -23,7 +23,7 @@ Registration::Registration(const char* name, Run run) { registry()[name] = run; 
 
 // "ok", or what went wrong.
 extern "C" __attribute__((visibility("default"))) const char* run_case(const char* name) {
-  static std::string result;
+  thread_local std::string result;
   simt::reset_access_counters();
   try {
     cases::registry().at(name)();
