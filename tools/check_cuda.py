@@ -115,10 +115,14 @@ def cuobjdump() -> str:
 
 def disassembly(extension: Path, option: str) -> Iterator[str]:
     """The lines of one of cuobjdump's listings."""
-    with subprocess.Popen([cuobjdump(), option, str(extension)], stdout=subprocess.PIPE, text=True) as process:
-        yield from process.stdout
-    if process.returncode:
-        raise SystemExit(f"cuobjdump {option} {extension} failed")
+    with tempfile.TemporaryFile("w+") as said:
+        with subprocess.Popen(
+            [cuobjdump(), option, extension], stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process:
+            yield from process.stdout
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"cuobjdump {option} {extension} failed: {said.read()}")
 
 
 def parse_code(lines: Iterable[str]) -> dict[tuple[str, str], set[str]]:
