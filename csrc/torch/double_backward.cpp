@@ -10,30 +10,7 @@
 namespace pygan {
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-void save_settings(AutogradContext* ctx, LayerSettings settings) {
-  ctx->saved_data["settings"] = c10::ivalue::Tuple::create(
-      {settings.kind, settings.slope, settings.dropout, settings.seed, settings.offset, settings.has_bias});
-}
-
-LayerSettings saved_settings(AutogradContext* ctx) {
-  const auto tuple = ctx->saved_data.at("settings").toTuple();
-  const auto& e = tuple->elements();
-  return {e[0].toInt(), e[1].toDouble(), e[2].toDouble(), e[3].toSymInt(), e[4].toSymInt(), e[5].toBool()};
-}
-
-bool any_requires_grad(std::initializer_list<const Tensor*> inputs) {
-  if (!at::GradMode::is_enabled()) return false;
-  for (const Tensor* input : inputs)
-    if (input && input->requires_grad()) return true;
-  return false;
-}
-
-std::array<bool, 3> wanted_grads(const AutogradContext* ctx, bool has_bias) {
-  return {ctx->needs_input_grad(0), ctx->needs_input_grad(1), has_bias && ctx->needs_input_grad(2)};
-}
 
 std::tuple<Tensor, Tensor, Tensor> empty_layer_grads(const Tensor& x, const Tensor& weight,
                                                      const std::array<bool, 3>& mask) {
@@ -43,11 +20,9 @@ std::tuple<Tensor, Tensor, Tensor> empty_layer_grads(const Tensor& x, const Tens
   return {make(mask[0], x.sym_sizes()), make(mask[1], weight.sym_sizes()), make(mask[2], {weight.sym_size(0)})};
 }
 
-void mark_unwanted(AutogradContext* ctx, const variable_list& grads, const std::array<bool, 3>& mask) {
-  variable_list unwanted;
-  for (size_t i = 0; i < mask.size(); ++i)
-    if (!mask[i]) unwanted.push_back(grads[i]);
-  ctx->mark_non_differentiable(unwanted);
+std::array<Tensor, 3> defined_where(const std::tuple<Tensor, Tensor, Tensor>& grads, const std::array<bool, 3>& mask) {
+  const auto& [grad_x, grad_weight, grad_bias] = grads;
+  return {mask[0] ? grad_x : Tensor(), mask[1] ? grad_weight : Tensor(), mask[2] ? grad_bias : Tensor()};
 }
 
 Tensor call_dropout(const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {

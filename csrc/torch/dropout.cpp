@@ -1,17 +1,17 @@
 // Dropout with an explicit counter: backward is the same op, so every order of derivative is.
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "node.h"
 
 namespace pygan {
 namespace {
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 Tensor forward(const Tensor& x, double p, int64_t seed, int64_t offset) {
@@ -35,22 +35,31 @@ Tensor meta(const Tensor& x, double p, c10::SymInt, c10::SymInt) {
   return at::empty_symint(x.sym_sizes(), x.options());
 }
 
-class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
- public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    save_settings(ctx, {0, 0, p, seed, offset, false});
-    return call_dropout(x, p, std::move(seed), std::move(offset));
-  }
+struct DropoutGradient {
+  static constexpr const char* kName = "PyganDropoutBackward";
+  static constexpr int kSaved = 0, kSavedOutput = -1;
+  struct Settings {
+    double p;
+    c10::SymInt seed, offset;
+  };
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const LayerSettings settings = saved_settings(ctx);
-    return {call_dropout(grads[0], settings.dropout, settings.seed, settings.offset), {}, {}, {}};
+  template <class Wants>
+  static variable_list backward(const std::array<Tensor, 0>&, const Settings& settings, const Wants&,
+                                variable_list& grads) {
+    if (!grads[0].defined()) return {{}};
+    return {call_dropout(grads[0], settings.p, settings.seed, settings.offset)};
   }
 };
 
 Tensor autograd(const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {
-  return DropoutFunction::apply(x, p, std::move(seed), std::move(offset));
+  const Tensor out = [&] {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_dropout(x, p, seed, offset);
+  }();
+  const std::array inputs{&x};
+  if (records("dropout", inputs))
+    record<DropoutGradient>(inputs, std::array{out}, {}, {p, std::move(seed), std::move(offset)});
+  return out;
 }
 
 void register_kernels(torch::Library& m) { m.impl("dropout", forward); }

@@ -1,22 +1,20 @@
 // The minimax game's losses on logits, differentiable twice. Reductions are summed in float64.
 #include <ATen/OpMathType.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sigmoid.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "checks.h"
 #include "device.h"
-#include "double_backward.h"
+#include "node.h"
 
 namespace pygan {
 namespace {
 
 using at::Tensor;
-using std::optional;
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Pair = std::tuple<Tensor, Tensor>;
 
@@ -189,7 +187,7 @@ SecondOrder second_order(GanTerm term, const Tensor& v, const Tensor& grad, cons
   return {of_grad.to(grad.scalar_type()), (weighted * grad.to(type) * curvature).to(logits.scalar_type())};
 }
 
-// The settings of either loss. The generator's has one tensor of logits; `second` is none then.
+// The settings of either loss. The generator's has one tensor of logits; `second` is undefined then.
 struct Settings {
   GanTerm term;  // of the first logits
   double smoothing;
@@ -198,101 +196,89 @@ struct Settings {
   c10::string_view reduction_name() const { return kReductionNames[int(reduction)]; }
   c10::string_view kind() const { return term == GanTerm::minimax ? "minimax" : "non_saturating"; }
 
-  Tensor forward(const Tensor& first, const optional<Tensor>& second) const {
-    return term == GanTerm::real ? call_discriminator(first, *second, smoothing, reduction_name())
+  Tensor forward(const Tensor& first, const Tensor& second) const {
+    return term == GanTerm::real ? call_discriminator(first, second, smoothing, reduction_name())
                                  : call_generator(first, kind(), reduction_name());
   }
 
-  Pair backward(const Tensor& grad, const Tensor& first, const optional<Tensor>& second) const {
-    if (term == GanTerm::real) return call_discriminator_backward(grad, first, *second, smoothing, reduction_name());
+  Pair backward(const Tensor& grad, const Tensor& first, const Tensor& second) const {
+    if (term == GanTerm::real) return call_discriminator_backward(grad, first, second, smoothing, reduction_name());
     return {call_generator_backward(grad, first, kind(), reduction_name()), Tensor()};
   }
-
-  void save(AutogradContext* ctx) const {
-    ctx->saved_data["settings"] = c10::ivalue::Tuple::create({int64_t(term), smoothing, int64_t(reduction)});
-  }
-
-  static Settings saved(AutogradContext* ctx) {
-    const auto tuple = ctx->saved_data.at("settings").toTuple();
-    const auto& e = tuple->elements();
-    return {GanTerm(e[0].toInt()), e[1].toDouble(), Reduction(e[2].toInt())};
-  }
 };
 
-class GanLossBackwardFunction : public torch::autograd::Function<GanLossBackwardFunction> {
- public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& grad, const Tensor& first,
-                               const optional<Tensor>& second, const Settings& settings) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({grad, first, second.value_or(Tensor())});
-    settings.save(ctx);
-    ctx->set_materialize_grads(false);
-    auto [grad_first, grad_second] = settings.backward(grad, first, second);
-    return second ? variable_list{grad_first, grad_second} : variable_list{grad_first};
-  }
+struct GanLossDoubleBackward {
+  static constexpr const char* kName = "PyganGanLossBackwardBackward";
+  static constexpr int kSaved = 3, kSavedOutput = -1;
+  using Settings = pygan::Settings;
 
-  static variable_list backward(AutogradContext* ctx, variable_list v) {
-    const auto saved = ctx->get_saved_variables();
-    const Settings settings = Settings::saved(ctx);
-    const auto first = second_order(settings.term, v[0], saved[0], saved[1], settings.smoothing, settings.reduction);
-    const Tensor v_second = v.size() > 1 ? v[1] : Tensor();
-    const auto second = second_order(GanTerm::fake, v_second, saved[0], saved[2], 0, settings.reduction);
+  template <class Wants>
+  static variable_list backward(const std::array<Tensor, 3>& saved, const Settings& settings, const Wants&,
+                                variable_list& v) {
+    const auto& [grad, logits, fake] = saved;
+    const auto first = second_order(settings.term, v[0], grad, logits, settings.smoothing, settings.reduction);
+    const auto second = second_order(GanTerm::fake, v[1], grad, fake, 0, settings.reduction);
     Tensor of_grad = first.of_grad;
     if (second.of_grad.defined()) of_grad = of_grad.defined() ? of_grad + second.of_grad : second.of_grad;
-    return {of_grad, first.of_logits, second.of_logits, {}};
+    return {of_grad, first.of_logits, second.of_logits};
   }
 };
 
-class GanLossFunction : public torch::autograd::Function<GanLossFunction> {
- public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& first, const optional<Tensor>& second,
-                        const Settings& settings) {
+struct GanLossGradient {
+  static constexpr const char* kName = "PyganGanLossBackward";
+  static constexpr int kSaved = 2, kSavedOutput = -1;
+  using Settings = pygan::Settings;
+
+  template <class Wants>
+  static variable_list backward(const std::array<Tensor, 2>& saved, const Settings& settings, const Wants&,
+                                variable_list& grads) {
+    if (!grads[0].defined()) return {{}, {}};
+    auto [grad_first, grad_second] = settings.backward(grads[0], saved[0], saved[1]);
+    return {grad_first, grad_second};
+  }
+};
+
+Tensor loss_autograd(const char* op, const Tensor& first, const Tensor& second, const Settings& settings) {
+  const Tensor loss = [&] {
     at::AutoDispatchBelowADInplaceOrView below;
-    ctx->save_for_backward({first, second.value_or(Tensor())});
-    settings.save(ctx);
     return settings.forward(first, second);
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    auto [grad_first, grad_second] = Settings::saved(ctx).backward(grads[0], saved[0], saved[1]);
-    return {grad_first, grad_second, {}};
-  }
-};
-
-Tensor loss_autograd(const Tensor& first, const optional<Tensor>& second, const Settings& settings) {
-  if (any_requires_grad({&first, second ? &*second : nullptr})) return GanLossFunction::apply(first, second, settings);
-  at::AutoDispatchBelowADInplaceOrView below;
-  return settings.forward(first, second);
+  }();
+  const std::array inputs{&first, &second};
+  if (records(op, inputs)) record<GanLossGradient>(inputs, std::array{loss}, {first, second}, settings);
+  return loss;
 }
 
-Pair loss_backward_autograd(const Tensor& grad, const Tensor& first, const optional<Tensor>& second,
+Pair loss_backward_autograd(const char* op, const Tensor& grad, const Tensor& first, const Tensor& second,
                             const Settings& settings) {
-  if (any_requires_grad({&grad, &first, second ? &*second : nullptr})) {
-    const auto grads = GanLossBackwardFunction::apply(grad, first, second, settings);
-    return {grads[0], second ? grads[1] : Tensor()};
-  }
-  at::AutoDispatchBelowADInplaceOrView below;
-  return settings.backward(grad, first, second);
+  const Pair grads = [&] {
+    at::AutoDispatchBelowADInplaceOrView below;
+    return settings.backward(grad, first, second);
+  }();
+  const std::array inputs{&grad, &first, &second};
+  if (records(op, inputs))
+    record<GanLossDoubleBackward>(inputs, std::array{std::get<0>(grads), std::get<1>(grads)}, {grad, first, second},
+                                  settings);
+  return grads;
 }
 
 Tensor discriminator_autograd(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view reduction) {
-  return loss_autograd(real, fake, {GanTerm::real, smoothing, parse_reduction(kDiscriminator, reduction)});
+  return loss_autograd(kDiscriminator, real, fake,
+                       {GanTerm::real, smoothing, parse_reduction(kDiscriminator, reduction)});
 }
 
 Pair discriminator_backward_autograd(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
                                      c10::string_view reduction) {
-  return loss_backward_autograd(grad, real, fake,
+  return loss_backward_autograd("discriminator_loss_backward", grad, real, fake,
                                 {GanTerm::real, smoothing, parse_reduction(kDiscriminator, reduction)});
 }
 
 Tensor generator_autograd(const Tensor& fake, c10::string_view kind, c10::string_view reduction) {
-  return loss_autograd(fake, std::nullopt, {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)});
+  return loss_autograd(kGenerator, fake, {}, {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)});
 }
 
 Tensor generator_backward_autograd(const Tensor& grad, const Tensor& fake, c10::string_view kind,
                                    c10::string_view reduction) {
-  return std::get<0>(loss_backward_autograd(grad, fake, std::nullopt,
+  return std::get<0>(loss_backward_autograd("generator_loss_backward", grad, fake, {},
                                             {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)}));
 }
 

@@ -2,26 +2,26 @@
 #include <ATen/OpMathType.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/expm1.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "autocast.h"
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "node.h"
 
 namespace pygan {
 namespace {
 
 using at::Tensor;
 using std::optional;
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Mask = std::array<bool, 3>;
 
@@ -154,32 +154,17 @@ Tensor derivative(Activation activation, const Tensor& y, double slope) {
   return {};
 }
 
-LayerSettings settings_of(c10::string_view activation, double slope, double dropout, const c10::SymInt& seed,
-                          const c10::SymInt& offset, bool has_bias) {
-  return {static_cast<int64_t>(parse_activation("linear_act", activation)), slope, dropout, seed, offset, has_bias};
-}
+// The gradients of backward's inputs. With g = grad_y * f'(y), grad_x = mask(g W), grad_W = g^T mask(x), grad_b =
+// sum g, and the cotangents v_x, v_W, v_b of the three: dg = mask(v_x) W^T + mask(x) v_W^T + v_b.
+struct LinearActDoubleBackward {
+  static constexpr const char* kName = "PyganLinearActBackwardBackward";
+  static constexpr int kSaved = 4, kSavedOutput = -1;
+  using Settings = LayerSettings;
 
-class LinearActBackward : public torch::autograd::Function<LinearActBackward> {
- public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& grad_y, const Tensor& x, const Tensor& weight,
-                               const Tensor& y, c10::string_view activation, double slope, double dropout,
-                               c10::SymInt seed, c10::SymInt offset, Mask mask) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    auto [grad_x, grad_weight, grad_bias] =
-        call_backward(grad_y, x, weight, y, activation, slope, dropout, seed, offset, mask);
-    ctx->save_for_backward({grad_y, x, weight, y});
-    save_settings(ctx, settings_of(activation, slope, dropout, seed, offset, mask[2]));
-    ctx->set_materialize_grads(false);
-    mark_unwanted(ctx, {grad_x, grad_weight, grad_bias}, mask);
-    return {grad_x, grad_weight, grad_bias};
-  }
-
-  // With g = grad_y * f'(y), grad_x = mask(g W), grad_W = g^T mask(x), grad_b = sum g, and the cotangents
-  // v_x, v_W, v_b of the three: dg = mask(v_x) W^T + mask(x) v_W^T + v_b.
-  static variable_list backward(AutogradContext* ctx, variable_list cotangents) {
-    const auto saved = ctx->get_saved_variables();
-    const Tensor &grad_y = saved[0], &x = saved[1], &weight = saved[2], &y = saved[3];
-    const LayerSettings settings = saved_settings(ctx);
+  template <class Wants>
+  static variable_list backward(const std::array<Tensor, 4>& saved, const Settings& settings, const Wants&,
+                                variable_list& cotangents) {
+    const auto& [grad_y, x, weight, y] = saved;
     const Activation activation = static_cast<Activation>(settings.kind);
     const auto type = y.scalar_type(), wide = at::toOpMathType(type);  // factors of half types meet in fp32
     const Tensor wide_y = y.to(wide);
@@ -192,62 +177,61 @@ class LinearActBackward : public torch::autograd::Function<LinearActBackward> {
       const Tensor bend = derivative_slope(activation, wide_y);
       if (bend.defined()) grad_of_y = (grad_g.to(wide) * grad_y * bend).to(type);
     }
-    return {grad_grad_y, grad_x, grad_weight, grad_of_y, {}, {}, {}, {}, {}, {}};
+    return {grad_grad_y, grad_x, grad_weight, grad_of_y};
   }
 };
 
-class LinearAct : public torch::autograd::Function<LinearAct> {
- public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                        c10::string_view activation, double slope, double dropout, c10::SymInt seed,
-                        c10::SymInt offset) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    Tensor y = call_forward(x, weight, bias, activation, slope, dropout, seed, offset);
-    ctx->save_for_backward({x, weight, y});
-    save_settings(ctx, settings_of(activation, slope, dropout, seed, offset, bias.has_value()));
-    ctx->set_materialize_grads(false);
-    return y;
-  }
+struct LinearActGradient {
+  static constexpr const char* kName = "PyganLinearActBackward";
+  static constexpr int kSaved = 3, kSavedOutput = 2;
+  using Settings = LayerSettings;
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    if (!grads[0].defined()) return {{}, {}, {}, {}, {}, {}, {}, {}};
-    const auto saved = ctx->get_saved_variables();
-    const LayerSettings settings = saved_settings(ctx);
-    const Mask mask = wanted_grads(ctx, settings.has_bias);
-    auto [grad_x, grad_weight, grad_bias] =
-        call_backward(grads[0], saved[0], saved[1], saved[2], kActivationNames[settings.kind], settings.slope,
-                      settings.dropout, settings.seed, settings.offset, mask);
-    return {mask[0] ? grad_x : Tensor(),
-            mask[1] ? grad_weight : Tensor(),
-            mask[2] ? grad_bias : Tensor(),
-            {},
-            {},
-            {},
-            {},
-            {}};
+  template <class Wants>
+  static variable_list backward(const std::array<Tensor, 3>& saved, const Settings& settings, const Wants& wants,
+                                variable_list& grads) {
+    if (!grads[0].defined()) return {{}, {}, {}};
+    const auto& [x, weight, y] = saved;
+    const Mask mask = {wants(0), wants(1), wants(2)};
+    const auto wanted =
+        defined_where(call_backward(grads[0], x, weight, y, kActivationNames[settings.kind], settings.slope,
+                                    settings.dropout, settings.seed, settings.offset, mask),
+                      mask);
+    return {wanted.begin(), wanted.end()};
   }
 };
+
+LayerSettings settings_of(c10::string_view activation, double slope, double dropout, c10::SymInt seed,
+                          c10::SymInt offset) {
+  return {static_cast<int64_t>(parse_activation("linear_act", activation)), slope, dropout, std::move(seed),
+          std::move(offset)};
+}
 
 Tensor forward_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                         c10::string_view activation, double slope, double dropout, c10::SymInt seed,
                         c10::SymInt offset) {
-  if (!any_requires_grad({&x, &weight, bias ? &*bias : nullptr})) {
+  const Tensor y = [&] {
     at::AutoDispatchBelowADInplaceOrView below;
-    return call_forward(x, weight, bias, activation, slope, dropout, std::move(seed), std::move(offset));
-  }
-  return LinearAct::apply(x, weight, bias, activation, slope, dropout, std::move(seed), std::move(offset));
+    return call_forward(x, weight, bias, activation, slope, dropout, seed, offset);
+  }();
+  const std::array inputs{&x, &weight, bias ? &*bias : nullptr};
+  if (records("linear_act", inputs))
+    record<LinearActGradient>(inputs, std::array{y}, {x, weight, y},
+                              settings_of(activation, slope, dropout, std::move(seed), std::move(offset)));
+  return y;
 }
 
 Grads backward_autograd(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
                         c10::string_view activation, double slope, double dropout, c10::SymInt seed, c10::SymInt offset,
                         Mask mask) {
-  if (!any_requires_grad({&grad_y, &x, &weight, &y})) {
+  const Grads grads = [&] {
     at::AutoDispatchBelowADInplaceOrView below;
-    return call_backward(grad_y, x, weight, y, activation, slope, dropout, std::move(seed), std::move(offset), mask);
-  }
-  auto grads = LinearActBackward::apply(grad_y, x, weight, y, activation, slope, dropout, std::move(seed),
-                                        std::move(offset), mask);
-  return {grads[0], grads[1], grads[2]};
+    return call_backward(grad_y, x, weight, y, activation, slope, dropout, seed, offset, mask);
+  }();
+  const std::array inputs{&grad_y, &x, &weight, &y};
+  if (records("linear_act_backward", inputs))
+    record<LinearActDoubleBackward>(inputs, defined_where(grads, mask), {grad_y, x, weight, y},
+                                    settings_of(activation, slope, dropout, std::move(seed), std::move(offset)));
+  return grads;
 }
 
 template <at::DeviceType device, at::DispatchKey key>

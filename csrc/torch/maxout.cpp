@@ -1,21 +1,21 @@
 // Maxout as a torch op: `maxout` is what users call; `maxout_forward` also returns the winners that backward needs.
 #include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "autocast.h"
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "node.h"
 
 namespace pygan {
 namespace {
 
 using at::Tensor;
 using std::optional;
-using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Mask = std::array<bool, 3>;
 using Pair = std::tuple<Tensor, Tensor>;
@@ -122,78 +122,65 @@ Tensor pick(const Tensor& g, const Tensor& argmax, int64_t pieces) {
   return by_piece.gather(-1, argmax.to(at::kLong).unsqueeze(-1)).squeeze(-1);
 }
 
-class MaxoutBackward : public torch::autograd::Function<MaxoutBackward> {
- public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& grad_y, const Tensor& x, const Tensor& weight,
-                               const Tensor& argmax, int64_t pieces, double dropout, c10::SymInt seed,
-                               c10::SymInt offset, Mask mask) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    auto [grad_x, grad_weight, grad_bias] =
-        call_backward(grad_y, x, weight, argmax, pieces, dropout, seed, offset, mask);
-    ctx->save_for_backward({grad_y, x, weight, argmax});
-    save_settings(ctx, {pieces, 0, dropout, seed, offset, mask[2]});
-    ctx->set_materialize_grads(false);
-    mark_unwanted(ctx, {grad_x, grad_weight, grad_bias}, mask);
-    return {grad_x, grad_weight, grad_bias};
-  }
+struct MaxoutDoubleBackward {
+  static constexpr const char* kName = "PyganMaxoutBackwardBackward";
+  static constexpr int kSaved = 4, kSavedOutput = -1;
+  using Settings = LayerSettings;
 
-  static variable_list backward(AutogradContext* ctx, variable_list cotangents) {
-    const auto saved = ctx->get_saved_variables();
-    const Tensor &grad_y = saved[0], &x = saved[1], &weight = saved[2], &argmax = saved[3];
-    const LayerSettings settings = saved_settings(ctx);
+  template <class Wants>
+  static variable_list backward(const std::array<Tensor, 4>& saved, const Settings& settings, const Wants&,
+                                variable_list& cotangents) {
+    const auto& [grad_y, x, weight, argmax] = saved;
     const int64_t pieces = settings.kind;
     auto [grad_g, grad_x, grad_weight] =
         layer_double_backward(settings, cotangents, spread(grad_y, argmax, pieces), x, weight);
-    const Tensor grad_grad_y = grad_g.defined() ? pick(grad_g, argmax, pieces) : Tensor();
-    return {grad_grad_y, grad_x, grad_weight, {}, {}, {}, {}, {}, {}};
+    return {grad_g.defined() ? pick(grad_g, argmax, pieces) : Tensor(), grad_x, grad_weight};
   }
 };
 
-class Maxout : public torch::autograd::Function<Maxout> {
- public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                               const optional<Tensor>& bias, int64_t pieces, double dropout, c10::SymInt seed,
-                               c10::SymInt offset) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    auto [y, argmax] = call_forward(x, weight, bias, pieces, dropout, seed, offset);
-    ctx->save_for_backward({x, weight, argmax});
-    save_settings(ctx, {pieces, 0, dropout, seed, offset, bias.has_value()});
-    ctx->set_materialize_grads(false);
-    ctx->mark_non_differentiable({argmax});
-    return {y, argmax};
-  }
+struct MaxoutGradient {
+  static constexpr const char* kName = "PyganMaxoutBackward";
+  static constexpr int kSaved = 3, kSavedOutput = -1;
+  using Settings = LayerSettings;
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    if (!grads[0].defined()) return {{}, {}, {}, {}, {}, {}, {}};
-    const auto saved = ctx->get_saved_variables();
-    const LayerSettings settings = saved_settings(ctx);
-    const Mask mask = wanted_grads(ctx, settings.has_bias);
-    auto [grad_x, grad_weight, grad_bias] = call_backward(grads[0], saved[0], saved[1], saved[2], settings.kind,
-                                                          settings.dropout, settings.seed, settings.offset, mask);
-    return {
-        mask[0] ? grad_x : Tensor(), mask[1] ? grad_weight : Tensor(), mask[2] ? grad_bias : Tensor(), {}, {}, {}, {}};
+  template <class Wants>
+  static variable_list backward(const std::array<Tensor, 3>& saved, const Settings& settings, const Wants& wants,
+                                variable_list& grads) {
+    if (!grads[0].defined()) return {{}, {}, {}};
+    const auto& [x, weight, argmax] = saved;
+    const Mask mask = {wants(0), wants(1), wants(2)};
+    const auto wanted = defined_where(call_backward(grads[0], x, weight, argmax, settings.kind, settings.dropout,
+                                                    settings.seed, settings.offset, mask),
+                                      mask);
+    return {wanted.begin(), wanted.end()};
   }
 };
 
 Pair forward_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces,
                       double dropout, c10::SymInt seed, c10::SymInt offset) {
-  if (!any_requires_grad({&x, &weight, bias ? &*bias : nullptr})) {
+  const Pair outputs = [&] {
     at::AutoDispatchBelowADInplaceOrView below;
-    return call_forward(x, weight, bias, pieces, dropout, std::move(seed), std::move(offset));
-  }
-  auto outputs = Maxout::apply(x, weight, bias, pieces, dropout, std::move(seed), std::move(offset));
-  return {outputs[0], outputs[1]};
+    return call_forward(x, weight, bias, pieces, dropout, seed, offset);
+  }();
+  const auto& [y, argmax] = outputs;
+  const std::array inputs{&x, &weight, bias ? &*bias : nullptr};
+  if (records("maxout", inputs))
+    record<MaxoutGradient>(inputs, std::array{y}, {x, weight, argmax},
+                           {pieces, 0, dropout, std::move(seed), std::move(offset)});
+  return outputs;
 }
 
 Grads backward_autograd(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax,
                         int64_t pieces, double dropout, c10::SymInt seed, c10::SymInt offset, Mask mask) {
-  if (!any_requires_grad({&grad_y, &x, &weight})) {
+  const Grads grads = [&] {
     at::AutoDispatchBelowADInplaceOrView below;
-    return call_backward(grad_y, x, weight, argmax, pieces, dropout, std::move(seed), std::move(offset), mask);
-  }
-  auto grads =
-      MaxoutBackward::apply(grad_y, x, weight, argmax, pieces, dropout, std::move(seed), std::move(offset), mask);
-  return {grads[0], grads[1], grads[2]};
+    return call_backward(grad_y, x, weight, argmax, pieces, dropout, seed, offset, mask);
+  }();
+  const std::array inputs{&grad_y, &x, &weight};
+  if (records("maxout_backward", inputs))
+    record<MaxoutDoubleBackward>(inputs, defined_where(grads, mask), {grad_y, x, weight, argmax},
+                                 {pieces, 0, dropout, std::move(seed), std::move(offset)});
+  return grads;
 }
 
 Tensor maxout(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces, double dropout,

@@ -1,0 +1,7 @@
+#include "layer_passes.h"
+
+namespace pygan::cuda {
+
+PYGAN_INSTANTIATE_LAYER(Math::f16)
+
+}  // namespace pygan::cuda

@@ -1,0 +1,7 @@
+#include "layer_passes.h"
+
+namespace pygan::cuda {
+
+PYGAN_INSTANTIATE_LAYER(Math::fp32)
+
+}  // namespace pygan::cuda

@@ -1,0 +1,10 @@
+// max over pieces of dropout(x) W^T + b, and its backward.
+#include "backend.h"
+#include "layer.h"
+
+namespace pygan::cuda {
+
+void maxout_forward(const MaxoutForward& op) { layer_forward(op); }
+void maxout_backward(const MaxoutBackward& op) { layer_backward(op); }
+
+}  // namespace pygan::cuda
