@@ -162,7 +162,7 @@ def _upstream(grad: Tensor, logits: Tensor, reduction: str) -> Tensor:
 
 
 def momentum_(params, grads, velocities, *, lr: float, momentum: float) -> None:
-    """v = momentum*v - lr*g, then p += v."""
+    """The paper's update: v = momentum*v - lr*g, then p += v."""
     _checked("momentum_", params, grads, velocities, lr=lr, momentum=momentum)
     reference.momentum_(params, grads, velocities, lr=lr, momentum=momentum)
     torch.autograd.graph.increment_version([*params, *velocities])

@@ -26,20 +26,22 @@ sys.path.insert(0, str(ROOT / "tools"))
 from find_cuda import DEFAULT_ARCHS, Cuda, nvcc_paths, read_nvcc  # noqa: E402
 
 # Instructions, as regular expressions on the opcodes of the disassembly.
-TENSOR_CORE = r"HMMA\."
 ASYNC_COPY = r"LDGSTS\."
 MATRIX_LOAD = r"LDSM\."
 WIDE_LOAD = r"LDG\.E\.(?:\w+\.)*128\b"
 WIDE_STORE = r"STG\.E\.(?:\w+\.)*128\b"
 
-# Which kernels (a regular expression on the demangled name) must hold which instructions. Every row must match a
-# kernel in every architecture's machine code, and every kernel it matches must have all of its instructions.
+# Which kernels (a regular expression on the demangled name, where an enumerator is its number) must hold which
+# instructions. Every row must match a kernel in every architecture's machine code, and every kernel it matches must
+# have all of its instructions. Products are gemm_kernel<Math, Tile, Along, Along, ...> of csrc/cuda/gemm.h.
 EXPECTED = (
-    (
-        "tensor-core products",
-        r"\bgemm\w*<.*(?:tf32|bf16|f16|Tf32|BFloat16|Float16)",
-        (TENSOR_CORE, ASYNC_COPY, MATRIX_LOAD),
-    ),
+    ("fp32 products", r"\bgemm_kernel<\(Math\)0,", (r"FFMA\b", ASYNC_COPY)),
+    ("TF32 products", r"\bgemm_kernel<\(Math\)1,", (r"HMMA\.1688\.F32\.TF32", ASYNC_COPY)),
+    # ldmatrix transposes 16-bit elements alone: of TF32, only operands that lie along the inner dimension
+    ("TF32 products of rows", r"\bgemm_kernel<\(Math\)1, \w+, .*\(Along\)0", (MATRIX_LOAD,)),
+    ("bf16 products", r"\bgemm_kernel<\(Math\)2,", (r"HMMA\.16816\.F32\.BF16", ASYNC_COPY, MATRIX_LOAD)),
+    ("fp16 products", r"\bgemm_kernel<\(Math\)3,", (r"HMMA\.16816\.F32$", ASYNC_COPY, MATRIX_LOAD)),
+    ("fp64 products", r"\bgemm_kernel<\(Math\)4,", (r"DFMA\b", ASYNC_COPY)),
     ("dropout", r"\bdropout_kernel<", (WIDE_LOAD, WIDE_STORE)),
     ("losses", r"\b(?:values|backward)_kernel<", (WIDE_LOAD, WIDE_STORE)),
     ("noise", r"\bnoise_kernel<", (WIDE_STORE,)),
@@ -115,10 +117,14 @@ def cuobjdump() -> str:
 
 def disassembly(extension: Path, option: str) -> Iterator[str]:
     """The lines of one of cuobjdump's listings."""
-    with subprocess.Popen([cuobjdump(), option, str(extension)], stdout=subprocess.PIPE, text=True) as process:
-        yield from process.stdout
-    if process.returncode:
-        raise SystemExit(f"cuobjdump {option} {extension} failed")
+    with tempfile.TemporaryFile("w+") as said:
+        with subprocess.Popen(
+            [cuobjdump(), option, extension], stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process:
+            yield from process.stdout
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"cuobjdump {option} {extension} failed: {said.read()}")
 
 
 def parse_code(lines: Iterable[str]) -> dict[tuple[str, str], set[str]]:
