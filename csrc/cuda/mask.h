@@ -1,6 +1,8 @@
 // Dropout's mask on the device.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "../core/philox.h"
 #include "types.h"
 
