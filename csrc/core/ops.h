@@ -83,6 +83,40 @@ struct MaxoutBackward {
   Resources run;
 };
 
+// A whole MLP of linear layers that are narrow enough for one launch, activations on the way.
+constexpr int kSmallMlpWidth = 128;  // of every layer's input and output, at most
+constexpr int kSmallMlpLayers = 8;
+
+struct SmallMlpLayer {
+  const void* weight;  // contiguous (outputs, inputs)
+  const void* bias;    // or null
+  int outputs, inputs;
+  Activation activation;
+  void* y;     // forward: (m, outputs); backward reads it
+  void* grad;  // backward: (m, outputs), the gradient of the pre-activations
+};
+
+struct SmallMlpForward {
+  DType dtype;
+  const void* x;  // contiguous (m, inputs of the first layer)
+  int64_t m;
+  SmallMlpLayer layers[kSmallMlpLayers];
+  int count;
+  double slope;
+  Resources run;
+};
+
+struct SmallMlpBackward {
+  DType dtype;
+  const void* grad_y;  // contiguous (m, outputs of the last layer)
+  int64_t m;
+  SmallMlpLayer layers[kSmallMlpLayers];
+  int count;
+  double slope;
+  void* grad_x;  // null where not wanted
+  Resources run;
+};
+
 // out[e] = x[e] * mask(e) / (1 - p) over n contiguous elements
 struct DropoutForward {
   DType dtype;
@@ -183,6 +217,9 @@ struct Backend {
   void (*adam_update)(const AdamUpdate&);
   void (*noise)(const Noise&);
   void (*minibatch_indices)(const MinibatchIndices&);
+  // null where layer by layer is as fast
+  void (*small_mlp_forward)(const SmallMlpForward&) = nullptr;
+  void (*small_mlp_backward)(const SmallMlpBackward&) = nullptr;
 };
 
 }  // namespace pygan

@@ -20,5 +20,7 @@ void momentum_update(const MomentumUpdate& op);
 void adam_update(const AdamUpdate& op);
 void noise(const Noise& op);
 void minibatch_indices(const MinibatchIndices& op);
+void small_mlp_forward(const SmallMlpForward& op);
+void small_mlp_backward(const SmallMlpBackward& op);
 
 }  // namespace pygan::cuda

@@ -30,6 +30,12 @@ TORCH_LIBRARY(pygan, m) {
       "mlp(Tensor x, Tensor[] weights, Tensor?[] biases, *, str[] activations, float slope=0.01, int pieces=1, "
       "float[] dropout, SymInt seed=0, SymInt offset=0) -> Tensor",
       tags);
+  m.def("small_mlp(Tensor x, Tensor[] weights, Tensor?[] biases, *, str[] activations, float slope=0.01) -> Tensor[]",
+        tags);
+  m.def(
+      "small_mlp_backward(Tensor grad_y, Tensor[] weights, Tensor[] outputs, *, str[] activations, float slope, "
+      "bool input) -> Tensor[]",
+      tags);
   m.def(
       "discriminator_loss(Tensor real_logits, Tensor fake_logits, *, float label_smoothing=0.0, "
       "str reduction=\"mean\") -> Tensor",

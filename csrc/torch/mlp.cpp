@@ -4,6 +4,7 @@
 
 #include "../core/philox.h"
 #include "checks.h"
+#include "small_mlp.h"
 
 namespace pygan {
 namespace {
@@ -52,6 +53,8 @@ Tensor mlp(const Tensor& x, at::TensorList weights, const c10::List<optional<Ten
                                  .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double,
                                                c10::SymInt, c10::SymInt)>();
   check(weights, biases, activations, dropout, pieces);
+  if (serves_small_mlp(x, weights, activations, dropout))
+    return call_small_mlp(x, weights, biases, activations, slope).back();
   Tensor h = x;
   for (size_t i = 0; i < weights.size(); ++i) {
     const std::string activation = activations.get(i);

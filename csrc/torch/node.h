@@ -48,13 +48,13 @@ class OpNode final : public torch::autograd::Node {
 // How torch owns a node: an intrusive pointer from 2.13 on, a shared one before.
 using NodePointer = decltype(std::declval<torch::autograd::Node&>().getptr());
 
-template <class Rule>
-std::pair<NodePointer, OpNode<Rule>*> make_node() {
+template <class N>
+std::pair<NodePointer, N*> make_node() {
   if constexpr (std::is_same_v<NodePointer, std::shared_ptr<torch::autograd::Node>>) {
-    auto* node = new OpNode<Rule>();
-    return {NodePointer(node, [](auto* n) { deleteNode(n); }), node};
+    auto* node = new N();
+    return {NodePointer(node, [](auto* made) { deleteNode(made); }), node};
   } else {
-    auto node = c10::make_intrusive<OpNode<Rule>>();
+    auto node = c10::make_intrusive<N>();
     auto* bare = node.get();
     return {std::move(node), bare};
   }
@@ -72,16 +72,20 @@ bool records(const char* op, const std::array<const at::Tensor*, kInputs>& input
   return required && at::GradMode::is_enabled();
 }
 
+// Where a gradient of an input goes; nowhere for one that is not there.
+inline torch::autograd::Edge edge_to(const at::Tensor* input) {
+  return input && input->defined() ? torch::autograd::impl::gradient_edge(*input) : torch::autograd::Edge();
+}
+
 // Records that `outputs` came from `inputs` (null: an optional input that is not there; an undefined output is not
 // differentiable).
 template <class Rule, size_t kInputs, size_t kOutputs>
 void record(const std::array<const at::Tensor*, kInputs>& inputs, const std::array<at::Tensor, kOutputs>& outputs,
             const std::array<at::Tensor, Rule::kSaved>& saved, typename Rule::Settings settings) {
-  const auto [owner, node] = make_node<Rule>();
+  const auto [owner, node] = make_node<OpNode<Rule>>();
   torch::autograd::edge_list edges;
   edges.reserve(kInputs);
-  for (const at::Tensor* input : inputs)
-    edges.push_back(input && input->defined() ? torch::autograd::impl::gradient_edge(*input) : torch::autograd::Edge());
+  for (const at::Tensor* input : inputs) edges.push_back(edge_to(input));
   node->set_next_edges(std::move(edges));
   for (const at::Tensor& output : outputs) torch::autograd::set_history(output, owner);
   node->settings = std::move(settings);
