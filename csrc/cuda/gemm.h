@@ -50,22 +50,24 @@ struct Transport {
       const int64_t r = (kAlong == Along::inner ? outer : inner) + row;
       const int64_t c = (kAlong == Along::inner ? inner : outer) + col;
       const int count = operand.valid(r, c);
-      if (operand.copied)
+      if (Operand::kAlways || operand.copied)
         cp_async_16(slice.value + row * To::kLd + col, count ? operand.at(r, c) : operand.at(0, 0),
                     count * int(sizeof(S)));
-      else
+      else if constexpr (!Operand::kAlways)
         held[i] = operand.chunk(r, c, count);
     }
   }
 
   template <class Operand>
   __device__ void finish(const Operand& operand, To& slice) {
-    if (operand.copied) return;
+    if constexpr (!Operand::kAlways) {
+      if (operand.copied) return;
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int chunk = int(threadIdx.x) + i * kThreads;
-      const int row = chunk / kPerRow, col = chunk % kPerRow * kVector<S>;
-      *reinterpret_cast<Chunk<S>*>(slice.value + row * To::kLd + col) = held[i];
+      for (int i = 0; i < kEach; ++i) {
+        const int chunk = int(threadIdx.x) + i * kThreads;
+        const int row = chunk / kPerRow, col = chunk % kPerRow * kVector<S>;
+        *reinterpret_cast<Chunk<S>*>(slice.value + row * To::kLd + col) = held[i];
+      }
     }
   }
 };
@@ -438,19 +440,32 @@ void launch_tiles(const Resources& run, P& p, int splits) {
          p.n, forced, region_cols, p.epilogue, p.row_sums);
 }
 
+template <Math kMath, class OperandA, class OperandB, class Epilogue>
+Product<kMath, OperandA, OperandB, Epilogue> product(int64_t m, int64_t n, int64_t k, const OperandA& a,
+                                                     const OperandB& b, const Epilogue& epilogue,
+                                                     Stored<kMath>* row_sums) {
+  return {m, n, k, a, b, epilogue, {row_sums, nullptr}, 0, 0, nullptr};
+}
+
 template <Math kMath, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
 void gemm(const Resources& run, int64_t m, int64_t n, int64_t k, const OperandA& a, const OperandB& b,
           const Epilogue& epilogue, Stored<kMath>* row_sums = nullptr) {
+  using S = Stored<kMath>;
   if (m == 0 || (n == 0 && !row_sums)) return;
-  Product<kMath, OperandA, OperandB, Epilogue> p{m, n, k, a, b, epilogue, {row_sums, nullptr}, 0, 0, nullptr};
-  constexpr bool kLarge = kMath != Math::fp64;
-  const int64_t slices = ceil_div(k, kDepth<Stored<kMath>>);
-  const Plan plan =
-      plan_product(m, n, slices, epilogue.granule(), kLarge, sizeof(BlockMemory<kMath, LargeTile, kAlongA, kAlongB>));
-  if constexpr (kLarge) {
-    if (plan.tile == TileChoice::large) return launch_tiles<kMath, LargeTile, kAlongA, kAlongB>(run, p, plan.splits);
-    if (plan.tile == TileChoice::medium) return launch_tiles<kMath, MediumTile, kAlongA, kAlongB>(run, p, plan.splits);
+  constexpr bool kOnlySmall = kMath == Math::fp64;
+  const Plan plan = plan_product(m, n, ceil_div(k, kDepth<S>), epilogue.granule(), kOnlySmall,
+                                 sizeof(BlockMemory<kMath, LargeTile, kAlongA, kAlongB>));
+  if constexpr (!kOnlySmall) {
+    if (plan.tile != TileChoice::small) {
+      auto p = product<kMath>(m, n, k, make_copied<S>(run, a), make_copied<S>(run, b), epilogue, row_sums);
+      if (plan.tile == TileChoice::large)
+        launch_tiles<kMath, LargeTile, kAlongA, kAlongB>(run, p, plan.splits);
+      else
+        launch_tiles<kMath, MediumTile, kAlongA, kAlongB>(run, p, plan.splits);
+      return;
+    }
   }
+  auto p = product<kMath>(m, n, k, a, b, epilogue, row_sums);
   launch_tiles<kMath, SmallTile, kAlongA, kAlongB>(run, p, plan.splits);
 }
 

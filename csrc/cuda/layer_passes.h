@@ -10,7 +10,7 @@ namespace pygan::cuda {
 template <Math kMath, class Op>
 void forward_product(const Op& op) {
   using S = Stored<kMath>;
-  gemm<kMath, Along::inner, Along::inner>(op.run, op.x.rows, op.weight.rows, op.x.cols, Dense<S>(op.x, op.dropout),
+  gemm<kMath, Along::inner, Along::inner>(op.run, op.x.rows, op.weight.rows, op.x.cols, Dropped<S>(op.x, op.dropout),
                                           Dense<S>(op.weight), LayerOutput<S>::of(op));
 }
 
@@ -25,7 +25,7 @@ void backward_products(const Op& op) {
     gemm<kMath, Along::inner, Along::outer>(op.run, m, k, n, g, Dense<S>(op.weight),
                                             Store<S>(op.grad_x, k, op.dropout));
   if (op.grad_weight || op.grad_bias)
-    gemm<kMath, Along::outer, Along::outer>(op.run, n, op.grad_weight ? k : 0, m, g, Dense<S>(op.x, op.dropout),
+    gemm<kMath, Along::outer, Along::outer>(op.run, n, op.grad_weight ? k : 0, m, g, Dropped<S>(op.x, op.dropout),
                                             Store<S>(op.grad_weight, k), static_cast<S*>(op.grad_bias));
 }
 

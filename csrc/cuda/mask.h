@@ -38,19 +38,19 @@ struct Mask {
   // values[i] *= mask of element first + i
   template <int kCount>
   __device__ void apply(T (&values)[kCount], uint64_t first) const {
-    PhiloxBlock block = philox_block(seed, offset, first / 4);
-    uint64_t of_block = first / 4;
+    constexpr int kBlocks = (kCount + 3 + 3) / 4;  // a run may begin at any word of its first block
+    uint32_t words[4 * kBlocks];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const uint64_t element = first + uint64_t(i);
-      if (element / 4 != of_block) {
-        of_block = element / 4;
-        block = philox_block(seed, offset, of_block);
-      }
-      const uint32_t lane = uint32_t(element % 4);
-      const uint32_t low = lane & 1 ? block.word[1] : block.word[0], high = lane & 1 ? block.word[3] : block.word[2];
-      values[i] *= (lane & 2 ? high : low) >= threshold ? scale : T(0);
+    for (int b = 0; b < kBlocks; ++b) {
+      const PhiloxBlock block = philox_block(seed, offset, first / 4 + uint64_t(b));
+#pragma unroll
+      for (int word = 0; word < 4; ++word) words[4 * b + word] = block.word[word];
     }
+    const bool by_two = first & 2, by_one = first & 1;
+#pragma unroll
+    for (int i = 0; i + 2 < 4 * kBlocks; ++i) words[i] = by_two ? words[i + 2] : words[i];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) values[i] *= (by_one ? words[i + 1] : words[i]) >= threshold ? scale : T(0);
   }
 };
 

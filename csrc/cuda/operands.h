@@ -1,32 +1,65 @@
-// What a layer multiplies, chunk by chunk: copied as it lies in memory where that will do, else made on the fly.
+// What a layer multiplies, chunk by chunk: copied as it lies in memory where that will do, else made on the fly. Small
+// products, which are launches more than they are work, make what they need as it enters shared memory; large ones,
+// whose blocks would make the same chunk many times over, find it made (make_copied).
 #pragma once
 
+#include <algorithm>
+
 #include "../core/activation.h"
+#include "launch.h"
 #include "mask.h"
 #include "views.h"
 
 namespace pygan::cuda {
 
-// dropout(x); without dropout and with aligned rows, x itself.
+// An aligned matrix with unit column stride.
+template <class S>
+struct Copied {
+  static constexpr bool kAlways = true;
+  static constexpr bool copied = true;
+
+  const S* data;
+  int64_t rows, cols, row_stride;
+
+  __device__ const S* at(int64_t row, int64_t col) const { return data + row * row_stride + col; }
+  __device__ int valid(int64_t row, int64_t col) const { return valid_of_chunk<S>(row < rows ? cols - col : 0); }
+};
+
+// Any strided matrix.
 template <class S>
 struct Dense {
+  static constexpr bool kAlways = false;
+
   View<S> x;
-  Mask<Compute<S>> mask;
   bool copied;  // chunks can go to shared memory untouched
 
-  explicit Dense(const Matrix& matrix, const Dropout& dropout = {})
-      : x(matrix), mask(dropout), copied(x.vectorised && mask.threshold == 0) {}
+  explicit Dense(const Matrix& matrix) : x(matrix), copied(x.vectorised) {}
 
-  __device__ int valid(int64_t row, int64_t col) const { return x.valid(row, col); }
+  int64_t rows() const { return x.rows; }
+  int64_t cols() const { return x.cols; }
+  Copied<S> as_copied() const { return {x.data, x.rows, x.cols, x.row_stride}; }
+
+  __device__ int valid(int64_t row, int64_t col) const { return valid_of_chunk<S>(row < x.rows ? x.cols - col : 0); }
   __device__ const S* at(int64_t row, int64_t col) const { return x.at(row, col); }
+  __device__ Chunk<S> chunk(int64_t row, int64_t col, int count) const { return x.chunk(row, col, count); }
+};
+
+// dropout(x)
+template <class S>
+struct Dropped : Dense<S> {
+  Mask<Compute<S>> mask;
+
+  Dropped(const Matrix& matrix, const Dropout& dropout) : Dense<S>(matrix), mask(dropout) {
+    this->copied &= mask.threshold == 0;
+  }
 
   __device__ Chunk<S> chunk(int64_t row, int64_t col, int count) const {
-    Chunk<S> chunk = x.chunk(row, col, count);
+    Chunk<S> chunk = this->x.chunk(row, col, count);
     if (!mask.on()) return chunk;
     Compute<S> values[kVector<S>];
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i) values[i] = widen(chunk.value[i]);
-    mask.apply(values, uint64_t(row * x.cols + col));
+    mask.apply(values, uint64_t(row * this->x.cols + col));
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i) chunk.value[i] = i < count ? narrow<S>(values[i]) : S{};
     return chunk;
@@ -36,6 +69,8 @@ struct Dense {
 // The gradient of a layer's pre-activations (m, n): grad_y * act'(y), or for maxout grad_y where the piece won.
 template <class S>
 struct PreActivationGrad {
+  static constexpr bool kAlways = false;
+
   View<S> grad_y;
   const S* y;             // (m, n), contiguous; null for maxout
   const uint8_t* argmax;  // (m, n / pieces), contiguous
@@ -65,10 +100,11 @@ struct PreActivationGrad {
             Compute<S>(0),      false,   false};
   }
 
-  __device__ int valid(int64_t row, int64_t col) const {
-    const int64_t left = row < grad_y.rows ? n - col : 0;
-    return left > kVector<S> ? kVector<S> : left > 0 ? int(left) : 0;
-  }
+  int64_t rows() const { return grad_y.rows; }
+  int64_t cols() const { return n; }
+  Copied<S> as_copied() const { return {grad_y.data, grad_y.rows, n, grad_y.row_stride}; }
+
+  __device__ int valid(int64_t row, int64_t col) const { return valid_of_chunk<S>(row < grad_y.rows ? n - col : 0); }
   __device__ const S* at(int64_t row, int64_t col) const { return grad_y.at(row, col); }
 
   __device__ Chunk<S> chunk(int64_t row, int64_t col, int count) const {
@@ -123,5 +159,30 @@ struct PreActivationGrad {
     return g;
   }
 };
+
+constexpr int kMakeThreads = 256;
+
+template <class S, class Operand>
+__global__ void __launch_bounds__(kMakeThreads)
+    make_kernel(const Operand operand, int64_t rows, int64_t chunks, S* out) {
+  const int64_t stride = int64_t(gridDim.x) * kMakeThreads;
+  for (int64_t e = int64_t(blockIdx.x) * kMakeThreads + threadIdx.x; e < rows * chunks; e += stride) {
+    const int64_t row = e / chunks, col = e % chunks * kVector<S>;
+    *reinterpret_cast<Chunk<S>*>(out + e * kVector<S>) = operand.chunk(row, col, operand.valid(row, col));
+  }
+}
+
+// The operand as a matrix: itself where it is one, else made in scratch by a launch of its own.
+template <class S, class Operand>
+Copied<S> make_copied(const Resources& run, const Operand& operand) {
+  if (operand.copied || operand.rows() == 0 || operand.cols() == 0) return operand.as_copied();
+  const int64_t chunks = ceil_div(operand.cols(), kVector<S>), ld = chunks * kVector<S>;
+  S* const made = scratch<S>(run, size_t(operand.rows() * ld));
+  const int64_t blocks =
+      std::min<int64_t>(ceil_div(operand.rows() * chunks, kMakeThreads), int64_t(device_limits().multiprocessors) * 16);
+  launch(run, make_kernel<S, Operand>, dim3(unsigned(blocks)), dim3(kMakeThreads), 0, operand, operand.rows(), chunks,
+         made);
+  return {made, operand.rows(), operand.cols(), ld};
+}
 
 }  // namespace pygan::cuda

@@ -33,15 +33,15 @@ struct Plan {
 };
 
 // C is m x n, `slices` deep; `granule` neighbouring columns stay in one tile where a tile can hold them.
-inline Plan plan_product(int64_t m, int64_t n, int64_t slices, int granule, bool large_exists, size_t large_bytes) {
+inline Plan plan_product(int64_t m, int64_t n, int64_t slices, int granule, bool only_small, size_t large_bytes) {
   const DeviceLimits& device = device_limits();
   const auto blocks = [&](int rows, int cols) {
     const int whole = granule <= cols ? cols / granule * granule : cols;
     return ceil_div(m, rows) * ceil_div(n, whole);
   };
-  const bool large_fits = large_exists && size_t(device.shared_bytes) >= large_bytes;
-  if (large_fits && blocks(128, 128) >= device.multiprocessors) return {TileChoice::large, 1};
-  if (blocks(64, 64) >= device.multiprocessors) return {TileChoice::medium, 1};
+  const bool large_fits = size_t(device.shared_bytes) >= large_bytes;
+  if (!only_small && large_fits && blocks(128, 128) >= device.multiprocessors) return {TileChoice::large, 1};
+  if (!only_small && blocks(64, 64) >= device.multiprocessors) return {TileChoice::medium, 1};
   // A split costs a launch, about 2 us: worth it where each of the few blocks would otherwise walk 16 slices or more.
   const int64_t small_blocks = blocks(32, 32);
   const int64_t splits = slices < 16 ? 1 : std::min<int64_t>(slices / 4, device.multiprocessors / small_blocks);

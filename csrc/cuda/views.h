@@ -12,6 +12,12 @@ struct alignas(16) Chunk {
   S value[kVector<S>];
 };
 
+// How many elements of a chunk lie inside a row of which `left` elements are left.
+template <class S>
+__device__ int valid_of_chunk(int64_t left) {
+  return left > kVector<S> ? kVector<S> : left > 0 ? int(left) : 0;
+}
+
 // A read-only strided matrix. `vectorised`: whole chunks can be read at columns that are multiples of kVector.
 template <class S>
 struct View {
@@ -29,12 +35,6 @@ struct View {
                    (m.rows < 2 || m.row_stride % kVector<S> == 0)) {}
 
   __device__ const S* at(int64_t row, int64_t col) const { return data + row * row_stride + col * col_stride; }
-
-  // How many of the chunk's elements lie inside the matrix.
-  __device__ int valid(int64_t row, int64_t col) const {
-    const int64_t left = row < rows ? cols - col : 0;
-    return left > kVector<S> ? kVector<S> : left > 0 ? int(left) : 0;
-  }
 
   // Elements col ... col + kVector - 1 of a row, zero beyond `count`.
   __device__ Chunk<S> chunk(int64_t row, int64_t col, int count) const {
