@@ -119,6 +119,29 @@ def maxout_backward(grad_y, x, weight, argmax, *, pieces: int, output_mask, **ra
     return _layer_gradients(out, g, x, weight, output_mask, **random)
 
 
+def small_mlp(x, weights, biases, *, activations, slope=0.01) -> list[Tensor]:
+    """The output of every layer."""
+    _checked("small_mlp", x, weights, biases, activations=activations, slope=slope)
+    outputs = []
+    for weight, bias, activation in zip(weights, biases, activations, strict=True):
+        x = linear_act(x, weight, bias, activation=activation, slope=slope)
+        outputs.append(x)
+    return outputs
+
+
+def small_mlp_backward(grad_y, weights, outputs, *, activations, slope, input) -> list[Tensor]:
+    """grad_x (empty where it is not wanted), then the gradient of each layer's pre-activations."""
+    out = _checked("small_mlp_backward", grad_y, weights, outputs, activations=activations, slope=slope, input=input)
+    g = grad_y
+    for i in reversed(range(len(weights))):
+        out[i + 1].copy_(_wide(g) * DERIVATIVES[activations[i]](_wide(outputs[i]), slope))
+        if i or input:
+            g = out[i + 1] @ weights[i]
+    if input:
+        out[0].copy_(g)
+    return out
+
+
 # ------------------------------------------------------------------------------------------------- losses
 
 
@@ -184,6 +207,8 @@ KERNELS = {
         linear_act_backward,
         maxout_forward,
         maxout_backward,
+        small_mlp,
+        small_mlp_backward,
         dropout,
         discriminator_loss,
         discriminator_loss_backward,

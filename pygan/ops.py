@@ -105,6 +105,7 @@ def dropout(x: Tensor, *, p: float, seed: int, offset: int) -> Tensor:
 
     Source: Goodfellow et al. 2014, section 5.
     """
+    seed, offset = _counter("dropout", "seed", seed), _counter("dropout", "offset", offset)
     return _ops.dropout(x, p=p, seed=seed, offset=offset)
 
 
@@ -155,8 +156,8 @@ def mlp(
         slope=slope,
         pieces=pieces,
         dropout=rates,
-        seed=seed,
-        offset=offset,
+        seed=_counter("mlp", "seed", seed),
+        offset=_counter("mlp", "offset", offset),
     )
 
 
@@ -188,9 +189,7 @@ def discriminator_loss(
     Source: Goodfellow et al. 2014, Algorithm 1; label smoothing: Salimans et al. 2016.
     """
     if _is_compiling():
-        return _ops.discriminator_loss(
-            real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction
-        )
+        return _ops.discriminator_loss(real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction)
     return _C.discriminator_loss(real_logits, fake_logits, label_smoothing, reduction)
 
 
@@ -222,8 +221,17 @@ def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reducti
     return _C.generator_loss(fake_logits, kind, reduction)
 
 
-def _as_list(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+def _lists(*arguments: Tensor | Sequence[Tensor]) -> list[list[Tensor]]:
+    return [[tensors] if isinstance(tensors, Tensor) else list(tensors) for tensors in arguments]
+
+
+def _counter(op: str, name: str, value: int) -> int:
+    """A 64-bit key or counter as the schema's signed integer: the same 64 bits."""
+    if not isinstance(value, int):  # torch.compile's symbols
+        return value
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"{op}: {name} must be a whole number of at most 64 bits, got {value}")
+    return value - 2**64 if value >= 2**63 else value
 
 
 @torch.no_grad()
@@ -257,9 +265,9 @@ def momentum_(
 
     Source: the published configuration of Goodfellow et al. 2014.
     """
-    if not _as_list(param):
-        return
-    _ops.momentum_(_as_list(param), _as_list(grad), _as_list(velocity), lr=lr, momentum=momentum)
+    params, grads, velocities = _lists(param, grad, velocity)
+    if params or grads or velocities:
+        _ops.momentum_(params, grads, velocities, lr=lr, momentum=momentum)
 
 
 @torch.no_grad()
@@ -300,12 +308,11 @@ def adam_(
 
     Source: Kingma & Ba 2015.
     """
-    if not _as_list(param):
-        return
-    _ops.adam_(
-        _as_list(param), _as_list(grad), _as_list(m), _as_list(v),
-        step=step, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps,
-    )  # fmt: skip
+    params, grads, ms, vs = _lists(param, grad, m, v)
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"adam_: betas must be two numbers, got {betas!r}")
+    if params or grads or ms or vs:
+        _ops.adam_(params, grads, ms, vs, step=step, lr=lr, beta1=betas[0], beta2=betas[1], eps=eps)
 
 
 def noise(
@@ -340,6 +347,7 @@ def noise(
     Source: Goodfellow et al. 2014, section 5; Salmon et al. 2011 (Philox4x32-10).
     """
     device = torch.device(device) if device is not None else None
+    seed, offset = _counter("noise", "seed", seed), _counter("noise", "offset", offset)
     return _ops.noise(size, kind=kind, seed=seed, offset=offset, dtype=dtype, device=device)
 
 
@@ -374,4 +382,5 @@ def minibatch_indices(
     Source: Goodfellow et al. 2014, Algorithm 1 ("sample minibatch").
     """
     device = torch.device(device) if device is not None else None
+    seed, offset = _counter("minibatch_indices", "seed", seed), _counter("minibatch_indices", "offset", offset)
     return _ops.minibatch_indices(population, count, start=start, seed=seed, offset=offset, device=device)

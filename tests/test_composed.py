@@ -150,6 +150,24 @@ def test_arguments_are_checked_as_the_ops_check_them(words):
         BAD[words](torch.ones(2, 3), torch.ones(6, 3))
 
 
+def test_small_mlp():
+    """Against the layers' own ops: the CPU has no kernel for a whole network."""
+    weights, biases, names = [normal(5, 4), normal(2, 5, seed=1)], [normal(5, seed=2), None], ["tanh", "elu"]
+    x, grad = normal(3, 4, seed=3), normal(3, 2, seed=4)
+    outputs = composed.small_mlp(x, weights, biases, activations=names)
+    h, expected = x, []
+    for weight, bias, name in zip(weights, biases, names, strict=True):
+        expected.append(h := torch.ops.pygan.linear_act(h, weight, bias, activation=name))
+    torch.testing.assert_close(outputs, expected)
+    grad_x, *of_sums = composed.small_mlp_backward(grad, weights, outputs, activations=names, slope=0.01, input=True)
+    for i in (1, 0):
+        settings = {"activation": names[i], "slope": 0.01, "dropout": 0.0, "seed": 0, "offset": 0}
+        inputs = (grad, outputs[0] if i else x, weights[i], outputs[i])
+        grad, _, summed = torch.ops.pygan.linear_act_backward(*inputs, **settings, output_mask=[True] * 3)
+        torch.testing.assert_close(of_sums[i].sum(0), summed)
+    torch.testing.assert_close(grad_x, grad)
+
+
 # ---- when they are used ----
 
 

@@ -2,6 +2,7 @@
 
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
@@ -14,6 +15,38 @@ namespace {
 namespace py = pybind11;
 using at::Tensor;
 using std::optional;
+
+// What Python code gets wrong first, in one sentence.
+void check_tensor(const char* op, const char* argument, py::handle object, bool optional = false) {
+  if (THPVariable_Check(object.ptr()) || (optional && object.is_none())) return;
+  throw py::type_error(c10::str(op, ": ", argument, " must be a tensor", optional ? " or None" : "", ", got ",
+                                Py_TYPE(object.ptr())->tp_name));
+}
+
+std::string_view text(const char* op, const char* argument, py::handle object) {
+  Py_ssize_t size = 0;
+  const char* data = PyUnicode_Check(object.ptr()) ? PyUnicode_AsUTF8AndSize(object.ptr(), &size) : nullptr;
+  if (!data)
+    throw py::type_error(c10::str(op, ": ", argument, " must be a string, got ", Py_TYPE(object.ptr())->tp_name));
+  return {data, size_t(size)};
+}
+
+double number(const char* op, const char* argument, py::handle object) {
+  const double value = PyFloat_AsDouble(object.ptr());
+  if (value == -1.0 && PyErr_Occurred()) {
+    PyErr_Clear();
+    throw py::type_error(c10::str(op, ": ", argument, " must be a number, got ", Py_TYPE(object.ptr())->tp_name));
+  }
+  return value;
+}
+
+int64_t whole(const char* op, const char* argument, py::handle object) {
+  const int64_t value = PyIndex_Check(object.ptr()) ? PyNumber_AsSsize_t(object.ptr(), nullptr) : -1;
+  if (!PyIndex_Check(object.ptr()))
+    throw py::type_error(c10::str(op, ": ", argument, " must be a whole number, got ", Py_TYPE(object.ptr())->tp_name));
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
 
 // A tensor or a Parameter itself, not a subclass with a __torch_function__ of its own.
 bool is_plain(py::handle object) { return THPVariable_CheckExact(object.ptr()); }
@@ -42,7 +75,12 @@ py::object without_gil(const F& f) {
   return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(result)));
 }
 
-py::object linear_act(py::handle x, py::handle weight, py::handle bias, std::string_view activation, double slope) {
+py::object linear_act(py::handle x, py::handle weight, py::handle bias, py::handle activation_name, py::handle slope_) {
+  const auto activation = text("linear_act", "activation", activation_name);
+  const double slope = number("linear_act", "slope", slope_);
+  check_tensor("linear_act", "x", x);
+  check_tensor("linear_act", "weight", weight);
+  check_tensor("linear_act", "bias", bias, true);
   if (!are_plain(x, weight) || !(bias.is_none() || is_plain(bias))) {
     using namespace py::literals;
     return torch_op("linear_act")(x, weight, bias, "activation"_a = activation, "slope"_a = slope);
@@ -53,7 +91,11 @@ py::object linear_act(py::handle x, py::handle weight, py::handle bias, std::str
   return without_gil([&] { return op.call(unpack(x), unpack(weight), given, activation, slope, 0.0, 0, 0); });
 }
 
-py::object maxout(py::handle x, py::handle weight, py::handle bias, int64_t pieces) {
+py::object maxout(py::handle x, py::handle weight, py::handle bias, py::handle pieces_) {
+  const int64_t pieces = whole("maxout", "pieces", pieces_);
+  check_tensor("maxout", "x", x);
+  check_tensor("maxout", "weight", weight);
+  check_tensor("maxout", "bias", bias, true);
   if (!are_plain(x, weight) || !(bias.is_none() || is_plain(bias))) {
     using namespace py::literals;
     return torch_op("maxout")(x, weight, bias, "pieces"_a = pieces);
@@ -65,7 +107,11 @@ py::object maxout(py::handle x, py::handle weight, py::handle bias, int64_t piec
   return without_gil([&] { return op.call(unpack(x), unpack(weight), given, pieces, 0.0, 0, 0); });
 }
 
-py::object discriminator_loss(py::handle real, py::handle fake, double smoothing, std::string_view reduction) {
+py::object discriminator_loss(py::handle real, py::handle fake, py::handle smoothing_, py::handle reduction_name) {
+  const double smoothing = number("discriminator_loss", "label_smoothing", smoothing_);
+  const auto reduction = text("discriminator_loss", "reduction", reduction_name);
+  check_tensor("discriminator_loss", "real_logits", real);
+  check_tensor("discriminator_loss", "fake_logits", fake);
   if (!are_plain(real, fake)) {
     using namespace py::literals;
     return torch_op("discriminator_loss")(real, fake, "label_smoothing"_a = smoothing, "reduction"_a = reduction);
@@ -75,7 +121,10 @@ py::object discriminator_loss(py::handle real, py::handle fake, double smoothing
   return without_gil([&] { return op.call(unpack(real), unpack(fake), smoothing, reduction); });
 }
 
-py::object generator_loss(py::handle fake, std::string_view kind, std::string_view reduction) {
+py::object generator_loss(py::handle fake, py::handle kind_name, py::handle reduction_name) {
+  const auto kind = text("generator_loss", "kind", kind_name);
+  const auto reduction = text("generator_loss", "reduction", reduction_name);
+  check_tensor("generator_loss", "fake_logits", fake);
   if (!are_plain(fake)) {
     using namespace py::literals;
     return torch_op("generator_loss")(fake, "kind"_a = kind, "reduction"_a = reduction);
@@ -87,6 +136,14 @@ py::object generator_loss(py::handle fake, std::string_view kind, std::string_vi
 }  // namespace
 
 void define_direct_calls(py::module_& m) {
+  // as torch's own functions raise them: ValueError, TypeError and so on, without a stack trace of C++
+  py::register_local_exception_translator([](std::exception_ptr raised) {
+    try {
+      std::rethrow_exception(raised);
+    } catch (const c10::Error&) {
+      torch::translate_exception_to_python(raised);
+    }
+  });
   m.def("linear_act", linear_act);
   m.def("maxout", maxout);
   m.def("discriminator_loss", discriminator_loss);

@@ -1,6 +1,7 @@
 // The minimax game's losses on logits, differentiable twice. Reductions are summed in float64.
 #include <ATen/OpMathType.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
@@ -282,6 +283,24 @@ Tensor generator_backward_autograd(const Tensor& grad, const Tensor& fake, c10::
                                             {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)}));
 }
 
+// In fp32, as autocast runs torch's own losses: then logits of several dtypes meet.
+template <at::DeviceType device>
+Tensor widened(const Tensor& logits) {
+  return at::autocast::cached_cast(at::kFloat, logits, device);
+}
+
+template <at::DeviceType device, at::DispatchKey key>
+Tensor discriminator_autocast(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view reduction) {
+  c10::impl::ExcludeDispatchKeyGuard off(key);
+  return call_discriminator(widened<device>(real), widened<device>(fake), smoothing, reduction);
+}
+
+template <at::DeviceType device, at::DispatchKey key>
+Tensor generator_autocast(const Tensor& fake, c10::string_view kind, c10::string_view reduction) {
+  c10::impl::ExcludeDispatchKeyGuard off(key);
+  return call_generator(widened<device>(fake), kind, reduction);
+}
+
 void register_kernels(torch::Library& m) {
   m.impl("discriminator_loss", discriminator_forward);
   m.impl("discriminator_loss_backward", discriminator_backward);
@@ -308,6 +327,16 @@ TORCH_LIBRARY_IMPL(pygan, Autograd, m) {
   m.impl("discriminator_loss_backward", discriminator_backward_autograd);
   m.impl("generator_loss", generator_autograd);
   m.impl("generator_loss_backward", generator_backward_autograd);
+}
+
+TORCH_LIBRARY_IMPL(pygan, AutocastCPU, m) {
+  m.impl("discriminator_loss", discriminator_autocast<at::kCPU, at::DispatchKey::AutocastCPU>);
+  m.impl("generator_loss", generator_autocast<at::kCPU, at::DispatchKey::AutocastCPU>);
+}
+
+TORCH_LIBRARY_IMPL(pygan, AutocastCUDA, m) {
+  m.impl("discriminator_loss", discriminator_autocast<at::kCUDA, at::DispatchKey::AutocastCUDA>);
+  m.impl("generator_loss", generator_autocast<at::kCUDA, at::DispatchKey::AutocastCUDA>);
 }
 
 }  // namespace pygan

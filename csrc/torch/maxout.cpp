@@ -204,6 +204,8 @@ void register_kernels(torch::Library& m) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("maxout", maxout); }
+// torch.func.vmap: the parts are batched
+TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("maxout", maxout); }
 
 TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
 TORCH_LIBRARY_IMPL(pygan, CUDA, m) {

@@ -69,5 +69,7 @@ Tensor mlp(const Tensor& x, at::TensorList weights, const c10::List<optional<Ten
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("mlp", mlp); }
+// torch.func.vmap: the parts are batched
+TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("mlp", mlp); }
 
 }  // namespace pygan

@@ -4,6 +4,8 @@
 #include <c10/core/TensorOptions.h>
 #include <torch/library.h>
 
+#include <limits>
+
 #include "checks.h"
 #include "device.h"
 
@@ -50,7 +52,8 @@ void check_minibatch(int64_t population, int64_t count) {
 Tensor minibatch(int64_t population, int64_t count, int64_t start, int64_t seed, int64_t offset,
                  OptionalDevice device) {
   check_minibatch(population, count);
-  TORCH_CHECK_VALUE(start >= 0, "minibatch_indices: start must be >= 0, got ", start);
+  TORCH_CHECK_VALUE(start >= 0 && start <= std::numeric_limits<int64_t>::max() - count,
+                    "minibatch_indices: start must be >= 0 and start + count below 2^63, got ", start);
   Tensor out = at::empty({count}, options(at::kLong, device));
   Run run(out.device());
   run->minibatch_indices(
@@ -64,8 +67,12 @@ Tensor minibatch_meta(int64_t population, int64_t count, c10::SymInt, c10::SymIn
 }
 
 // Factories have no tensor to dispatch on: the device argument chooses.
-c10::DispatchKeySet key_of(OptionalType dtype, OptionalDevice device) {
-  return c10::DispatchKeySet(c10::computeDispatchKey(dtype, std::nullopt, device));
+template <class Op>
+c10::DispatchKeySet key_of(const char* name, const Op& op, OptionalType dtype, OptionalDevice device) {
+  const auto key = c10::computeDispatchKey(dtype, std::nullopt, device);
+  TORCH_CHECK_NOT_IMPLEMENTED(op.hasKernelForDispatchKey(key), name, ": this build of pygan has no kernel for device ",
+                              device.value_or(at::kCPU));
+  return c10::DispatchKeySet(key);
 }
 
 Tensor noise_select(c10::SymIntArrayRef size, c10::string_view kind, c10::SymInt seed, c10::SymInt offset,
@@ -74,7 +81,8 @@ Tensor noise_select(c10::SymIntArrayRef size, c10::string_view kind, c10::SymInt
                              .findSchemaOrThrow("pygan::noise", "")
                              .typed<Tensor(c10::SymIntArrayRef, c10::string_view, c10::SymInt, c10::SymInt,
                                            OptionalType, OptionalDevice)>();
-  return op.redispatch(key_of(dtype, device), size, kind, std::move(seed), std::move(offset), dtype, device);
+  return op.redispatch(key_of("noise", op, dtype, device), size, kind, std::move(seed), std::move(offset), dtype,
+                       device);
 }
 
 Tensor minibatch_select(int64_t population, int64_t count, c10::SymInt start, c10::SymInt seed, c10::SymInt offset,
@@ -82,8 +90,8 @@ Tensor minibatch_select(int64_t population, int64_t count, c10::SymInt start, c1
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("pygan::minibatch_indices", "")
                              .typed<Tensor(int64_t, int64_t, c10::SymInt, c10::SymInt, c10::SymInt, OptionalDevice)>();
-  return op.redispatch(key_of(at::kLong, device), population, count, std::move(start), std::move(seed),
-                       std::move(offset), device);
+  return op.redispatch(key_of("minibatch_indices", op, at::kLong, device), population, count, std::move(start),
+                       std::move(seed), std::move(offset), device);
 }
 
 void register_kernels(torch::Library& m) {

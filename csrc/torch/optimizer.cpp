@@ -1,7 +1,9 @@
 // In-place updates of all of a network's parameters in one call.
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <vector>
 
 #include "checks.h"
@@ -18,10 +20,17 @@ void check_list(const char* op, const char* argument, const TensorList& list, co
                     params.size(), " params, got ", list.size());
 }
 
-void check_like_param(const char* op, const std::string& argument, const Tensor& tensor, const Tensor& param) {
-  check_shape(op, argument.c_str(), tensor, param.sym_sizes());
-  TORCH_CHECK_VALUE(tensor.device() == param.device(), op, ": ", argument, " must be on its param's device ",
+void check_like_param(const char* op, const char* argument, size_t i, const Tensor& tensor, const Tensor& param) {
+  TORCH_CHECK_VALUE(tensor.sym_sizes() == param.sym_sizes(), op, ": ", argument, "[", i, "] must have shape ",
+                    param.sym_sizes(), ", got ", tensor.sym_sizes());
+  TORCH_CHECK_VALUE(tensor.device() == param.device(), op, ": ", argument, "[", i, "] must be on its param's device ",
                     param.device(), ", got ", tensor.device());
+}
+
+// What is updated in place must have a place for each element.
+void check_writable(const char* op, const char* argument, size_t i, const Tensor& tensor) {
+  TORCH_CHECK_VALUE(at::has_internal_overlap(tensor) != at::MemOverlap::Yes, op, ": ", argument, "[", i,
+                    "] is updated in place and must not be expanded: some of its elements share memory");
 }
 
 void check_update(const char* op, const TensorList& params, const TensorList& grads,
@@ -29,25 +38,32 @@ void check_update(const char* op, const TensorList& params, const TensorList& gr
   check_list(op, "grads", grads, params);
   for (const auto& [name, state] : states) check_list(op, name, state, params);
   for (size_t i = 0; i < params.size(); ++i) {
-    const std::string index = c10::str("[", i, "]");
     const Tensor& param = params[i];
-    check_floating(op, c10::str("params", index).c_str(), param);
-    TORCH_CHECK_VALUE(!(at::GradMode::is_enabled() && param.requires_grad()), op, ": params", index,
-                      " requires grad and is updated in place; call under torch.no_grad()");
-    TORCH_CHECK_TYPE(param.scalar_type() == params[0].scalar_type(), op, ": params", index,
-                     " must have params[0]'s dtype ", params[0].scalar_type(), ", got ", param.scalar_type());
-    TORCH_CHECK_TYPE(grads[i].scalar_type() == param.scalar_type(), op, ": grads", index,
-                     " must have its param's dtype ", param.scalar_type(), ", got ", grads[i].scalar_type());
-    check_like_param(op, c10::str("grads", index), grads[i], param);
+    check_floating(op, "params", param);
+    TORCH_CHECK_VALUE(!(at::GradMode::is_enabled() && param.requires_grad()), op, ": params[", i,
+                      "] requires grad and is updated in place; call under torch.no_grad()");
+    TORCH_CHECK_TYPE(param.scalar_type() == params[0].scalar_type(), op, ": params[", i,
+                     "] must have params[0]'s dtype ", params[0].scalar_type(), ", got ", param.scalar_type());
+    TORCH_CHECK_VALUE(param.device() == params[0].device(), op, ": params[", i, "] must be on params[0]'s device ",
+                      params[0].device(), ", got ", param.device());
+    TORCH_CHECK_TYPE(grads[i].scalar_type() == param.scalar_type(), op, ": grads[", i, "] must have its param's dtype ",
+                     param.scalar_type(), ", got ", grads[i].scalar_type());
+    check_writable(op, "params", i, param);
+    check_like_param(op, "grads", i, grads[i], param);
     for (const auto& [name, state] : states) {
       const auto type = state[i].scalar_type();
       const bool wide = type == at::kFloat && param.scalar_type() != at::kDouble;
       TORCH_CHECK_TYPE((type == param.scalar_type() || wide) && type == states[0].second[0].scalar_type(), op, ": ",
-                       name, index, " must have its param's dtype ", param.scalar_type(),
+                       name, "[", i, "] must have its param's dtype ", param.scalar_type(),
                        " (or float32 for all half-precision params), got ", type);
-      check_like_param(op, c10::str(name, index), state[i], param);
+      check_writable(op, name, i, state[i]);
+      check_like_param(op, name, i, state[i], param);
     }
   }
+}
+
+void check_lr(const char* op, double lr) {
+  TORCH_CHECK_VALUE(lr >= 0 && std::isfinite(lr), op, ": lr must be finite and >= 0, got ", lr);
 }
 
 // The tensors of an update as contiguous slices; a strided one is updated in a copy and written back.
@@ -86,7 +102,7 @@ class Slices {
 
 void check_momentum(TensorList params, TensorList grads, TensorList velocities, double lr, double momentum) {
   check_update("momentum_", params, grads, {{"velocities", velocities}});
-  TORCH_CHECK_VALUE(lr >= 0, "momentum_: lr must be >= 0, got ", lr);
+  check_lr("momentum_", lr);
   TORCH_CHECK_VALUE(momentum >= 0 && momentum < 1, "momentum_: momentum must be in [0, 1), got ", momentum);
 }
 
@@ -104,7 +120,7 @@ void check_adam(TensorList params, TensorList grads, TensorList m, TensorList v,
                 double beta2, double eps) {
   check_update("adam_", params, grads, {{"m", m}, {"v", v}});
   TORCH_CHECK_VALUE(step >= 1, "adam_: step counts from 1, got ", step);
-  TORCH_CHECK_VALUE(lr >= 0, "adam_: lr must be >= 0, got ", lr);
+  check_lr("adam_", lr);
   check_probability("adam_", "betas[0]", beta1);
   check_probability("adam_", "betas[1]", beta2);
   TORCH_CHECK_VALUE(eps >= 0, "adam_: eps must be >= 0, got ", eps);
