@@ -207,7 +207,9 @@ struct OrdinaryUnits {
 
   // Elements of a thread's share that are neighbours in the tile: whole chunks along a row of shared memory.
   template <Along kAlong, int kCount>
-  static constexpr int kRun = kAlong == Along::inner ? 1 : kCount < kStep ? kCount : kStep;
+  static constexpr int kRun = kAlong == Along::inner ? 1
+                              : kCount < kStep       ? kCount
+                                                     : kStep;
 
   template <int N>
   struct alignas(N * sizeof(T)) Run {
