@@ -224,7 +224,12 @@ MISTAKES = {
         ";",
         r"shared read at .*gemm\.h:\d+",
     ),
-    "no_vectors": ("epilogues.h", r"aligned && count == kQuad", "false", r"global read at .*epilogues\.h:\d+"),
+    "no_vectors": (
+        "epilogues.h",
+        r"(?<=% \(kQuad \* sizeof\(S\)\)) == 0",
+        " != 0",
+        r"global read at .*epilogues\.h:\d+",
+    ),
 }
 FORWARD = """#include "layer_passes.h"
 template <>
@@ -234,11 +239,19 @@ void pygan::cuda::layer_forward<pygan::cuda::Math::tf32>(const LinearActForward&
 """
 
 
-@pytest.mark.parametrize("mistake", [None, *MISTAKES])
-def test_mistakes_are_found(builder, host_objects, tmp_path, mistake):
+@pytest.fixture(scope="module")
+def host_objects_alone(builder, host_objects):
+    """With them, an executable may lack kernels that the driver knows."""
+    weak = builder.folder / "weak.o"
+    builder.run("objcopy", "--weaken", host_objects[-1], weak)
+    return [*host_objects[:-1], weak]
+
+
+@pytest.mark.parametrize("mistake", ["none", *MISTAKES])
+def test_mistakes_are_found(builder, host_objects_alone, tmp_path, mistake):
     shutil.copytree(CSRC / "core", tmp_path / "core")
     shutil.copytree(CSRC / "cuda", tmp_path / "cuda")
-    if mistake:
+    if mistake in MISTAKES:
         header, right, wrong, _ = MISTAKES[mistake]
         path = tmp_path / "cuda" / header
         text, count = re.subn(right, wrong, path.read_text())
@@ -247,10 +260,11 @@ def test_mistakes_are_found(builder, host_objects, tmp_path, mistake):
     source = tmp_path / "cuda" / f"{mistake}.cu"
     source.write_text(FORWARD)
     forward = builder.object(source, HOOKS, "hooked")
-    executable = builder.link(mistake, [*host_objects, forward], "-Wl,--unresolved-symbols=ignore-all")
+    executable = builder.link(mistake, [*host_objects_alone, forward])
+    depth = 5 * 32  # the last slice is in the slot that the result takes
     for seed in (0, 1):
-        found = faults(run_cases(executable, [layer("forward", "tf32", 64, 64, 256, "identity")], 132, seed, True))
-        if mistake:
+        found = faults(run_cases(executable, [layer("forward", "tf32", 64, 64, depth, "identity")], 132, seed, True))
+        if mistake in MISTAKES:
             assert any(re.search(MISTAKES[mistake][-1], fault) for fault in found), f"seed {seed}: {found}"
         else:
             assert found == [], f"seed {seed}"
