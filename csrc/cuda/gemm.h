@@ -225,7 +225,7 @@ struct OrdinaryUnits {
 
   template <class SliceA, class SliceB>
   __device__ void multiply(const SliceA& a, const SliceB& b) {
-#pragma unroll 2
+#pragma unroll 1  // two steps at a time would spill
     for (int k = 0; k < kDepth<S>; k += kStep) {
       S rows[kRows][kStep], cols[kCols][kStep];
       load<kAlongA, kRows, kThreadRows>(a, thread_row(), k, rows);
