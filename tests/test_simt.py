@@ -3,26 +3,16 @@
 import concurrent.futures
 import ctypes
 import os
-import pathlib
 import re
 import shutil
 import subprocess
 
 import pytest
 
-SIMT = pathlib.Path(__file__).parent / "simt"
+from simt_builds import ACCESS_CHECKS, EMULATOR, HOOKS, SANITIZE, SIMT, Builder
+
 CASES = SIMT / "cases"
 KERNELS = sorted(CASES.glob("*.cu"))
-EMULATOR = [SIMT / f"{name}.cpp" for name in ("machine", "fiber", "simt", "simt_ptx", "cuda_runtime")]
-ACCESS_CHECKS = [SIMT / "access.cpp", SIMT / "transactions.cpp"]
-
-COMMON = [
-    *("-std=c++17", "-g", "-fPIC", "-fno-strict-aliasing"),
-    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"),
-]
-SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-HOOKS = ["-O1", "-fsanitize=thread", "-fno-tree-sra", "--param", "tsan-instrument-func-entry-exit=0"]
-
 SEEDS = range(5)
 
 pytestmark = pytest.mark.slow
@@ -98,34 +88,6 @@ TRANSACTIONS = {
     "padded_transpose": {},
     "unpadded_transpose": {("shared", "read"): 32.0},
 }
-
-
-class Builder:
-    """Compiles what a build needs, each object once."""
-
-    def __init__(self, folder: pathlib.Path):
-        self.compiler = shutil.which("g++")
-        if self.compiler is None:
-            pytest.skip("the emulator needs g++")
-        self.folder = folder
-
-    def run(self, *arguments):
-        done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=self.folder)
-        assert done.returncode == 0, done.stderr
-
-    def objects(self, sources, flags, tag):
-        for source in sources:
-            target = self.folder / f"{source.stem}.{tag}.o"
-            as_nvcc_does = ["-include", "cuda_runtime.h"] if source.suffix == ".cu" else []
-            if not target.exists():
-                includes = [f"-I{SIMT}", *as_nvcc_does]
-                self.run(self.compiler, *COMMON, *flags, *includes, "-x", "c++", "-c", source, "-o", target)
-            yield target
-
-    def link(self, name, objects, *flags):
-        target = self.folder / name
-        self.run(self.compiler, *objects, *flags, "-ldl", "-o", target)
-        return target
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ template <class S>
 constexpr int kRandomRun = kRun<S> < 4 ? 4 : kRun<S>;
 
 template <class S, int N>
-struct alignas(kVectorBytes) Vectors {
+struct alignas(N * sizeof(S) < kVectorBytes ? N * sizeof(S) : kVectorBytes) Vectors {
   S element[N];
 };
 

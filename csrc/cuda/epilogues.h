@@ -24,6 +24,18 @@ struct alignas(4 * sizeof(S)) Quad {
 };
 
 template <class S>
+__device__ void load_quad(const S* in, bool aligned, int count, Compute<S> (&values)[kQuad]) {
+  if (aligned && count == kQuad) {
+    const Quad<S> quad = *reinterpret_cast<const Quad<S>*>(in);
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) values[i] = widen(quad.value[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) values[i] = i < count ? widen(in[i]) : Compute<S>(0);
+  }
+}
+
+template <class S>
 __device__ void store_quad(S* out, bool aligned, const Compute<S> (&values)[kQuad], int count) {
   if (aligned && count == kQuad) {
     Quad<S> quad;
@@ -67,7 +79,7 @@ struct LayerOutput {
   int pieces;
   Activation activation;
   T slope;
-  bool aligned;
+  bool aligned;  // y and bias
 
   static LayerOutput of(const LinearActForward& op) {
     return {static_cast<const S*>(op.bias),
@@ -77,7 +89,7 @@ struct LayerOutput {
             1,
             op.activation,
             T(op.slope),
-            quads_aligned<S>(op.y, op.weight.rows)};
+            quads_aligned<S>(op.y, op.weight.rows) && quads_aligned<S>(op.bias, op.weight.rows)};
   }
 
   static LayerOutput of(const MaxoutForward& op) {
@@ -109,9 +121,12 @@ struct LayerOutput {
 
     __device__ void operator()(int r, int l, int count, T (&v)[kQuad]) const {
       const int64_t col = region.col + l;
-      if (to.bias)
+      if (to.bias) {
+        T bias[kQuad];
+        load_quad(to.bias + col, to.aligned, count, bias);
 #pragma unroll
-        for (int i = 0; i < kQuad; ++i) v[i] += i < count ? T(widen(to.bias[col + i])) : T(0);
+        for (int i = 0; i < kQuad; ++i) v[i] += bias[i];
+      }
       switch (to.activation) {
         case Activation::identity:
           break;

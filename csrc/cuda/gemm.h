@@ -41,12 +41,17 @@ struct Transport {
 
   Chunk<S> held[kEach];
 
+  // Eight lanes write at once. Where they hold two rows of 64 bytes, 80 apart, rows r and r + 4 share no bank.
+  __device__ static int row_of(int chunk) {
+    return kPerRow == 4 ? chunk / 32 * 8 + chunk / 4 % 2 * 4 + chunk / 8 % 4 : chunk / kPerRow;
+  }
+
   template <class Operand>
   __device__ void begin(const Operand& operand, To& slice, int64_t outer, int64_t inner) {
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const int chunk = int(threadIdx.x) + i * kThreads;
-      const int row = chunk / kPerRow, col = chunk % kPerRow * kVector<S>;
+      const int row = row_of(chunk), col = chunk % kPerRow * kVector<S>;
       const int64_t r = (kAlong == Along::inner ? outer : inner) + row;
       const int64_t c = (kAlong == Along::inner ? inner : outer) + col;
       const int count = operand.valid(r, c);
@@ -65,7 +70,7 @@ struct Transport {
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
         const int chunk = int(threadIdx.x) + i * kThreads;
-        const int row = chunk / kPerRow, col = chunk % kPerRow * kVector<S>;
+        const int row = row_of(chunk), col = chunk % kPerRow * kVector<S>;
         *reinterpret_cast<Chunk<S>*>(slice.value + row * To::kLd + col) = held[i];
       }
     }
@@ -192,7 +197,7 @@ struct OrdinaryUnits {
   using S = Stored<kMath>;
   using T = Accumulated<kMath>;
   static constexpr int kStep = kVector<S>;
-  static constexpr int kThreadRows = Tile::kWarpRows * (Tile::kThreads == 256 ? 8 : 4);
+  static constexpr int kThreadRows = 16;
   static constexpr int kThreadCols = Tile::kThreads / kThreadRows;
   static constexpr int kRows = Tile::kRows / kThreadRows, kCols = Tile::kCols / kThreadCols;
   static constexpr int kWarpsAcross = kThreadCols / 8;
@@ -202,16 +207,27 @@ struct OrdinaryUnits {
   __device__ static int thread_row() { return int(threadIdx.x) / 32 / kWarpsAcross * 4 + int(threadIdx.x) % 32 / 8; }
   __device__ static int thread_col() { return int(threadIdx.x) / 32 % kWarpsAcross * 8 + int(threadIdx.x) % 8; }
 
-  // Where element i of a thread's share lies in the tile: whole chunks along a row of shared memory.
+  // Elements of a thread's share that are neighbours in the tile: whole chunks along a row of shared memory.
+  template <Along kAlong, int kCount>
+  static constexpr int kRun = kAlong == Along::inner ? 1
+                              : kCount < kStep       ? kCount
+                                                     : kStep;
+
+  template <int N>
+  struct alignas(N * sizeof(T)) Run {
+    T value[N];
+  };
+
+  // Where element i of a thread's share lies in the tile.
   template <Along kAlong, int kCount, int kThreads>
   __device__ static int position(int thread, int i) {
-    constexpr int kRun = kAlong == Along::inner ? 1 : kCount < kStep ? kCount : kStep;
+    constexpr int kRun = OrdinaryUnits::kRun<kAlong, kCount>;
     return (i / kRun * kThreads + thread) * kRun + i % kRun;
   }
 
   template <class SliceA, class SliceB>
   __device__ void multiply(const SliceA& a, const SliceB& b) {
-#pragma unroll 2
+#pragma unroll 1  // two steps at a time would spill
     for (int k = 0; k < kDepth<S>; k += kStep) {
       S rows[kRows][kStep], cols[kCols][kStep];
       load<kAlongA, kRows, kThreadRows>(a, thread_row(), k, rows);
@@ -227,12 +243,18 @@ struct OrdinaryUnits {
 
   template <class Result>
   __device__ void store(Result& result) const {
+    constexpr int N = kRun<kAlongB, kCols>;
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
 #pragma unroll
-      for (int j = 0; j < kCols; ++j)
-        result.value[position<kAlongA, kRows, kThreadRows>(thread_row(), i) * Result::kLd +
-                     position<kAlongB, kCols, kThreadCols>(thread_col(), j)] = sum[i][j];
+      for (int j = 0; j < kCols; j += N) {
+        Run<N> run;
+#pragma unroll
+        for (int e = 0; e < N; ++e) run.value[e] = sum[i][j + e];
+        const int row = position<kAlongA, kRows, kThreadRows>(thread_row(), i);
+        const int col = position<kAlongB, kCols, kThreadCols>(thread_col(), j);
+        *reinterpret_cast<Run<N>*>(result.value + row * Result::kLd + col) = run;
+      }
   }
 
  private:
@@ -247,18 +269,15 @@ struct OrdinaryUnits {
         for (int step = 0; step < kStep; ++step) to[i][step] = chunk.value[step];
       }
     } else {
-      constexpr int kRun = kCount < kStep ? kCount : kStep;
-      struct alignas(kRun * sizeof(S)) Run {
-        S value[kRun];
-      };
+      constexpr int N = kRun<kAlong, kCount>;
 #pragma unroll
       for (int step = 0; step < kStep; ++step)
 #pragma unroll
-        for (int i = 0; i < kCount; i += kRun) {
+        for (int i = 0; i < kCount; i += N) {
           const S* at = slice.value + (k + step) * AnySlice::kLd + position<kAlong, kCount, kThreads>(thread, i);
-          const Run run = *reinterpret_cast<const Run*>(at);
+          const Run<N> run = *reinterpret_cast<const Run<N>*>(at);
 #pragma unroll
-          for (int e = 0; e < kRun; ++e) to[i + e][step] = run.value[e];
+          for (int e = 0; e < N; ++e) to[i + e][step] = run.value[e];
         }
     }
   }
@@ -299,6 +318,22 @@ struct Product {
   int slices_per_split;         // the last split may have fewer
   Accumulated<kMath>* partial;  // (splits, m, n) where the product is split
 };
+
+template <class T>
+struct StorePartial {
+  T* out;  // at the region's first element
+  int64_t ld;
+  bool aligned;
+
+  __device__ void operator()(int r, int l, int count, T (&values)[kQuad]) const {
+    store_quad(out + r * ld + l, aligned, values, count);
+  }
+};
+
+// Whether all quads of a product's regions begin at multiples of kQuad in memory.
+__device__ __forceinline__ bool partial_aligned(int64_t n, int region_cols) {
+  return n % kQuad == 0 && region_cols % kQuad == 0;
+}
 
 // A tile of C by the whole block; grid (tiles of C, splits).
 template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
@@ -370,8 +405,7 @@ __global__ void __launch_bounds__(Tile::kThreads) gemm_kernel(const Product<kMat
     return;
   }
   T* const partial = p.partial + (int64_t(blockIdx.y) * p.m + row) * p.n + col;
-  for (int e = int(threadIdx.x); e < region.rows * region.cols; e += Tile::kThreads)
-    partial[int64_t(e / region.cols) * p.n + e % region.cols] = shared.result(e / region.cols, e % region.cols);
+  for_each_quad<T>(shared.result, region, StorePartial<T>{partial, p.n, partial_aligned(p.n, p.tile_cols)});
 }
 
 // The sum of partial products, in their order: the same bits whatever ran when.
@@ -380,6 +414,7 @@ struct PartialSums {
   const T* partial;  // at the region's first element
   int64_t ld, stride;
   int splits;
+  bool aligned;
 
   __device__ T operator()(int r, int l) const {
     T sum = 0;
@@ -388,7 +423,13 @@ struct PartialSums {
   }
   __device__ void quad(int r, int l, int count, T (&values)[kQuad]) const {
 #pragma unroll
-    for (int i = 0; i < kQuad; ++i) values[i] = i < count ? (*this)(r, l + i) : T(0);
+    for (int i = 0; i < kQuad; ++i) values[i] = T(0);
+    for (int s = 0; s < splits; ++s) {
+      T term[kQuad];
+      load_quad(partial + s * stride + r * ld + l, aligned, count, term);
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) values[i] += term[i];
+    }
   }
 };
 
@@ -402,7 +443,8 @@ __global__ void __launch_bounds__(kReduceThreads)
   const int64_t row = int64_t(blockIdx.x) / across * kReduceRows, col = int64_t(blockIdx.x) % across * region_cols;
   const Region region{row, col, int(m - row < kReduceRows ? m - row : kReduceRows),
                       int(n - col < region_cols ? n - col : region_cols)};
-  epilogue.consume(PartialSums<Compute<S>>{partial + row * n + col, n, m * n, splits}, region);
+  epilogue.consume(PartialSums<Compute<S>>{partial + row * n + col, n, m * n, splits, partial_aligned(n, region_cols)},
+                   region);
   if (!row_sums.out || col != 0 || int(threadIdx.x) >= region.rows) return;
   double sum = 0;
   for (int s = 0; s < splits; ++s) sum += row_sums.partial[s * m + row + threadIdx.x];

@@ -18,8 +18,11 @@ struct Batch {
   int count;
 };
 
-template <class S>
-constexpr int64_t kChunk = int64_t(kThreads) * kRun<S>;
+// A thread's elements fill a vector of the wider type: a longer run would leave gaps between the lanes of a load.
+template <class S, class State>
+constexpr int kUpdateRun = kRun<S> < kRun<State> ? kRun<S> : kRun<State>;
+template <class S, class State>
+constexpr int64_t kChunk = int64_t(kThreads) * kUpdateRun<S, State>;
 
 // The first slice that ends beyond the chunk.
 __device__ __forceinline__ int slice_of(const Batch& batch, unsigned chunk) {
@@ -37,11 +40,11 @@ __device__ __forceinline__ int slice_of(const Batch& batch, unsigned chunk) {
 // rule(param, grad, state1[, state2]) over every element; half types are updated in fp32.
 template <class S, class State, bool kTwoStates, class Rule>
 __global__ void __launch_bounds__(kThreads) update_kernel(Batch batch, Rule rule) {
-  constexpr int N = kRun<S>;
+  constexpr int N = kUpdateRun<S, State>;
   const int index = slice_of(batch, blockIdx.x);
   const ParamSlice slice = batch.slices[index];
   const unsigned chunk = blockIdx.x - (index > 0 ? batch.chunk_end[index - 1] : 0);
-  const int64_t first = chunk * kChunk<S> + threadIdx.x * N, left = slice.n - first;
+  const int64_t first = chunk * kChunk<S, State> + threadIdx.x * N, left = slice.n - first;
   if (left <= 0) return;
 
   S* const param = static_cast<S*>(slice.param) + first;
@@ -73,7 +76,7 @@ void update(const Op& op, const Rule& rule) {
   for (int64_t next = 0; next < op.count;) {
     unsigned chunks = 0;
     for (batch.count = 0; batch.count < kSlices && next < op.count; ++next, ++batch.count) {
-      chunks += unsigned(ceil_div(op.slices[next].n, kChunk<S>));
+      chunks += unsigned(ceil_div(op.slices[next].n, kChunk<S, State>));
       batch.slices[batch.count] = op.slices[next];
       batch.chunk_end[batch.count] = chunks;
     }

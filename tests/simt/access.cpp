@@ -303,6 +303,14 @@ void on_access(const void* address, size_t bytes, bool write, const void* pc, bo
   checker().access(site, address, bytes, write);
 }
 
+// A struct: a GPU's instruction moves 16 bytes of it at most.
+void on_range(const void* address, size_t bytes, bool write, const void* pc) {
+  constexpr size_t kWidest = 16;
+  const auto* const first = static_cast<const char*>(address);
+  for (size_t done = 0; done < bytes; done += kWidest)
+    on_access(first + done, std::min(kWidest, bytes - done), write, pc, false);
+}
+
 }  // namespace
 }  // namespace simt
 
@@ -325,10 +333,10 @@ SIMT_HOOKS(8)
 SIMT_HOOKS(16)
 
 void __tsan_read_range(void* address, size_t bytes) {
-  simt::on_access(address, bytes, false, __builtin_return_address(0), false);
+  simt::on_range(address, bytes, false, __builtin_return_address(0));
 }
 void __tsan_write_range(void* address, size_t bytes) {
-  simt::on_access(address, bytes, true, __builtin_return_address(0), false);
+  simt::on_range(address, bytes, true, __builtin_return_address(0));
 }
 
 // Of host code in the same files.

@@ -1,0 +1,244 @@
+// Runs kernels of the CUDA backend on the emulator, a case a line of standard input, and prints for each whether its
+// results are those of plain loops in double; with an argument, also what its memory accesses cost. The cases:
+//
+//   <pass> <arithmetic> <m> <n> <k> <variant>   a layer's forward, grad_x or grad_w; variants are in Layer
+//   <op> <dtype> <n>                            elementwise: accesses alone are looked at
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <sstream>
+
+#include "../../csrc/core/philox.h"
+#include "../../csrc/cuda/backend.h"
+#include "../../csrc/cuda/layer.h"
+#include "cases/cases.h"
+#include "simt.h"
+
+namespace {
+
+using cases::DeviceArray;
+using namespace pygan;
+using namespace pygan::cuda;
+
+// Memory that ops asked for while a case ran.
+std::vector<std::unique_ptr<DeviceArray<char>>> scratches;
+
+Resources resources(bool allow_tf32 = false) {
+  Resources result;
+  result.allow_tf32 = allow_tf32;
+  result.scratch = [](void*, size_t bytes) -> void* {
+    return scratches.emplace_back(std::make_unique<DeviceArray<char>>(bytes))->data();
+  };
+  return result;
+}
+
+// On the device and, in double, on the host. Multiples of 1/8 up to 1: every sum of their products is exact in fp32,
+// so results do not depend on the order of a sum.
+template <class S>
+struct Values {
+  int64_t rows, cols;
+  std::vector<double> host;
+  DeviceArray<S> device;
+
+  Values(int64_t rows, int64_t cols, uint64_t stream)
+      : rows(rows), cols(cols), host(made(rows * cols, stream)), device(stored(host)) {}
+
+  double operator()(int64_t i, int64_t j) const { return host[size_t(i * cols + j)]; }
+  Matrix view() const { return {device.data(), rows, cols, cols, 1}; }
+
+  static std::vector<double> made(int64_t count, uint64_t stream) {
+    std::vector<double> values(static_cast<size_t>(count));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = double(philox_block(7, stream, i).word[0] % 17) / 8 - 1;
+    return values;
+  }
+  static std::vector<S> stored(const std::vector<double>& values) {
+    std::vector<S> result;
+    for (const double value : values) result.push_back(narrow<S>(Compute<S>(value)));
+    return result;
+  }
+};
+
+// Whether the device's (rows, cols) are element(i, j), rounded.
+template <class S, class F>
+void expect(const DeviceArray<S>& got, int64_t rows, int64_t cols, const F& element) {
+  std::vector<double> wide, wanted;
+  for (const S value : got.values()) wide.push_back(double(widen(value)));
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < cols; ++j) wanted.push_back(double(widen(narrow<S>(Compute<S>(element(i, j))))));
+  cases::expect_equal(wide, wanted);
+}
+
+template <class F>
+double sum(int64_t count, const F& term) {
+  double result = 0;
+  for (int64_t i = 0; i < count; ++i) result += term(i);
+  return result;
+}
+
+template <Math kMath>
+class Layer {
+ public:
+  using S = Stored<kMath>;
+
+  // variant: identity, relu, dropout (of the input, before relu), or maxout with the number of its pieces (maxout5)
+  Layer(int64_t m, int64_t n, int64_t k, const std::string& variant)
+      : m(m),
+        n(n),
+        k(k),
+        maxout(variant.rfind("maxout", 0) == 0),
+        pieces(maxout ? std::stoi(variant.substr(6)) : 1),
+        activation(maxout || variant == "identity" ? Activation::identity : Activation::relu),
+        dropout{variant == "dropout" ? 0.5 : 0.0, 3, 4},
+        run(resources(kMath == Math::tf32)),
+        x(m, k, 1),
+        weight(n, k, 2) {}
+
+  void forward() {
+    const Values<S> bias(1, n, 3);
+    const DeviceArray<S> y(size_t(m * n / pieces));
+    const DeviceArray<uint8_t> argmax(size_t(m * n / pieces));
+    if (maxout)
+      layer_forward<kMath>(MaxoutForward{kDType, x.view(), weight.view(), bias.device.data(), pieces, dropout, y.data(),
+                                         argmax.data(), run});
+    else
+      layer_forward<kMath>(
+          LinearActForward{kDType, x.view(), weight.view(), bias.device.data(), activation, 0, dropout, y.data(), run});
+
+    std::vector<uint8_t> winners;
+    expect(y, m, n / pieces, [&](int64_t i, int64_t unit) {
+      std::vector<double> sums;
+      for (int64_t j = unit * pieces; j < (unit + 1) * pieces; ++j)
+        sums.push_back(bias(0, j) + sum(k, [&](int64_t l) { return factor(i, l) * x(i, l) * weight(j, l); }));
+      const auto best = std::max_element(sums.begin(), sums.end());
+      winners.push_back(uint8_t(best - sums.begin()));
+      return activation == Activation::relu ? std::max(*best, 0.0) : *best;
+    });
+    if (maxout) cases::expect_equal(argmax.values(), winners);
+  }
+
+  void backward(bool of_input) {
+    const Values<S> grad_y(m, n / pieces, 4), y(m, n / pieces, 5);
+    std::vector<uint8_t> winners;
+    for (const double value : y.host) winners.push_back(uint8_t(int64_t(8 * value + 8) % pieces));
+    const DeviceArray<uint8_t> argmax(winners);
+    const DeviceArray<S> grad_x(size_t(m * k)), grad_weight(size_t(n * k)), grad_bias(static_cast<size_t>(n));
+    void* const to_x = of_input ? grad_x.data() : nullptr;
+    void* const to_weight = of_input ? nullptr : grad_weight.data();
+    void* const to_bias = of_input ? nullptr : grad_bias.data();
+    if (maxout)
+      layer_backward<kMath>(MaxoutBackward{kDType, grad_y.view(), x.view(), weight.view(), argmax.data(), pieces,
+                                           dropout, to_x, to_weight, to_bias, run});
+    else
+      layer_backward<kMath>(LinearActBackward{kDType, grad_y.view(), x.view(), weight.view(), y.device.data(),
+                                              activation, 0, dropout, to_x, to_weight, to_bias, run});
+
+    const auto g = [&](int64_t i, int64_t j) {
+      const int64_t unit = j / pieces;
+      const bool passes = maxout ? winners[size_t(i * (n / pieces) + unit)] == j % pieces
+                                 : activation == Activation::identity || y(i, unit) > 0;
+      return passes ? grad_y(i, unit) : 0.0;
+    };
+    if (of_input) {
+      expect(grad_x, m, k, [&](int64_t i, int64_t l) {
+        return factor(i, l) * sum(n, [&](int64_t j) { return g(i, j) * weight(j, l); });
+      });
+    } else {
+      expect(grad_weight, n, k,
+             [&](int64_t j, int64_t l) { return sum(m, [&](int64_t i) { return g(i, j) * factor(i, l) * x(i, l); }); });
+      expect(grad_bias, 1, n, [&](int64_t, int64_t j) { return sum(m, [&](int64_t i) { return g(i, j); }); });
+    }
+  }
+
+ private:
+  static constexpr DType kDType = kMath == Math::bf16 ? DType::bf16 : DType::f32;
+
+  // Of dropout: 0 or 1 / (1 - p).
+  double factor(int64_t i, int64_t l) const {
+    if (dropout.p == 0) return 1;
+    const uint64_t element = uint64_t(i * k + l);
+    const bool kept = philox_block(dropout.seed, dropout.offset, element / 4).word[element % 4] >= 0x80000000u;
+    return kept ? 2 : 0;
+  }
+
+  const int64_t m, n, k;
+  const bool maxout;
+  const int64_t pieces;
+  const Activation activation;
+  const Dropout dropout;
+  const Resources run;
+  const Values<S> x, weight;
+};
+
+template <Math kMath>
+void run_layer(const std::string& pass, std::istream& rest) {
+  int64_t m, n, k;
+  std::string variant;
+  rest >> m >> n >> k >> variant;
+  Layer<kMath> layer(m, n, k, variant);
+  pass == "forward" ? layer.forward() : layer.backward(pass == "grad_x");
+}
+
+// Two tensors of n elements for each op that takes several, or a loss of two terms.
+template <class S>
+void run_elementwise(const std::string& op, DType dtype, int64_t n) {
+  const Values<S> a(1, n, 1), b(1, n, 2);
+  const DeviceArray<S> out(static_cast<size_t>(n)), out2(static_cast<size_t>(n));
+  const Values<float> state1(1, n, 3), state2(1, n, 4);
+  const ParamSlice slices[] = {{a.device.data(), b.device.data(), state1.device.data(), state2.device.data(), n}};
+  const GanLossTerm real{GanTerm::real, a.device.data(), n, 0.1, out.data()};
+  const GanLossTerm fake{GanTerm::fake, b.device.data(), n, 0, out2.data()};
+  if (op == "dropout")
+    dropout_forward({dtype, a.device.data(), n, {0.5, 3, 4}, out.data(), resources()});
+  else if (op == "noise")
+    noise({dtype, NoiseKind::normal, 3, 4, out.data(), n, resources()});
+  else if (op == "momentum")
+    momentum_update({dtype, DType::f32, slices, 1, 0.1, 0.9, resources()});
+  else if (op == "adam")
+    adam_update({dtype, DType::f32, slices, 1, 1, 0.1, 0.9, 0.99, 1e-8, resources()});
+  else if (op == "gan_loss_values")
+    gan_loss_forward({dtype, {real, fake}, 2, Reduction::none, out.data(), resources()});
+  else if (op == "gan_loss_mean")
+    gan_loss_forward({dtype, {real, fake}, 2, Reduction::mean, out.data(), resources()});
+  else if (op == "gan_loss_backward")
+    gan_loss_backward({dtype, {real, fake}, 2, Reduction::mean, a.device.data(), resources()});
+  else
+    throw std::invalid_argument("no op " + op);
+}
+
+void run_case(const std::string& line) {
+  std::istringstream words(line);
+  std::string what, arithmetic;
+  words >> what >> arithmetic;
+  if (what == "forward" || what == "grad_x" || what == "grad_w") {
+    if (arithmetic == "tf32") return run_layer<Math::tf32>(what, words);
+    if (arithmetic == "bf16") return run_layer<Math::bf16>(what, words);
+    return run_layer<Math::fp32>(what, words);
+  }
+  int64_t n;
+  words >> n;
+  if (arithmetic == "bf16") return run_elementwise<BFloat16>(what, DType::bf16, n);
+  return run_elementwise<float>(what, DType::f32, n);
+}
+
+}  // namespace
+
+int main(int count, char**) {
+  for (std::string line; std::getline(std::cin, line);) {
+    simt::reset_access_counters();
+    std::string result = "ok";
+    try {
+      run_case(line);
+    } catch (const std::exception& error) {
+      result = error.what();
+      std::replace(result.begin(), result.end(), '\n', ' ');
+    }
+    scratches.clear();
+    std::printf("case %s: %s\n", line.c_str(), result.c_str());
+    if (count < 2) continue;
+    for (const simt::AccessCounters& c : simt::access_counters())
+      std::printf("%s %s %llu %llu %s\n", c.shared ? "shared" : "global", c.write ? "write" : "read",
+                  static_cast<unsigned long long>(c.actual), static_cast<unsigned long long>(c.ideal), c.where.c_str());
+  }
+}
