@@ -8,13 +8,15 @@ device and any number of threads (`pygan.random`). `pygan.reference` has the pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 import pygan._load  # noqa: F401  registers torch.ops.pygan
 from pygan import _C
+from pygan._names import check_name
 
 _ops = torch.ops.pygan
 _is_compiling = torch.compiler.is_compiling  # torch.compile sees through torch.ops, not into _C
@@ -384,3 +386,28 @@ def minibatch_indices(
     device = torch.device(device) if device is not None else None
     seed, offset = _counter("minibatch_indices", "seed", seed), _counter("minibatch_indices", "offset", offset)
     return _ops.minibatch_indices(population, count, start=start, seed=seed, offset=offset, device=device)
+
+
+PRODUCTS = ("auto", "fused", "library")
+
+
+@contextlib.contextmanager
+def products(kind: str) -> Iterator[None]:
+    """Choose who multiplies in the layers of CUDA tensors, for the process, while the context lasts.
+
+    Args:
+        kind: "fused", pygan's kernels; "library", torch's matrix product with pygan's kernels before and after it;
+            "auto", the default: by a table of sizes.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> with products("library"):
+    ...     y = linear_act(torch.ones(2, 3), torch.ones(4, 3))
+    """
+    before = _C.product_choice()
+    _C.set_product_choice(PRODUCTS.index(check_name(kind, PRODUCTS, "kind")))
+    try:
+        yield
+    finally:
+        _C.set_product_choice(before)

@@ -47,6 +47,7 @@ struct LinearActForward {
   Dropout dropout;
   void* y;
   Resources run;
+  const void* product = nullptr;  // dropout(x) . weight^T, contiguous (m, n), where somebody has computed it
 };
 
 // g = grad_y * act'(y); grad_x = mask(g . weight); grad_weight = g^T . dropout(x); grad_bias = column sums of g.
@@ -71,6 +72,7 @@ struct MaxoutForward {
   void* y;
   uint8_t* argmax;
   Resources run;
+  const void* product = nullptr;
 };
 
 struct MaxoutBackward {
@@ -217,6 +219,10 @@ struct Backend {
   void (*adam_update)(const AdamUpdate&);
   void (*noise)(const Noise&);
   void (*minibatch_indices)(const MinibatchIndices&);
+  // For products that a library computes: null where none is ever asked. The forward ops then take `product`; these
+  // write g (m, n), the gradient of the pre-activations, and leave the products to the caller.
+  void (*linear_act_grad)(const LinearActBackward&, void* g) = nullptr;
+  void (*maxout_grad)(const MaxoutBackward&, void* g) = nullptr;
   // null where layer by layer is as fast
   void (*small_mlp_forward)(const SmallMlpForward&) = nullptr;
   void (*small_mlp_backward)(const SmallMlpBackward&) = nullptr;

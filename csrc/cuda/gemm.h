@@ -451,7 +451,41 @@ __global__ void __launch_bounds__(kReduceThreads)
   row_sums.out[row + threadIdx.x] = narrow<S>(Compute<S>(sum));
 }
 
+// A product that lies in memory.
+template <class S>
+struct Finished {
+  const S* product;  // at the region's first element
+  int64_t ld;
+  bool aligned;
+
+  __device__ Compute<S> operator()(int r, int l) const { return widen(product[r * ld + l]); }
+  __device__ void quad(int r, int l, int count, Compute<S> (&values)[kQuad]) const {
+    load_quad(product + r * ld + l, aligned, count, values);
+  }
+};
+
+template <class S, class Epilogue>
+__global__ void __launch_bounds__(kReduceThreads)
+    finish_kernel(const S* product, int64_t m, int64_t n, int region_cols, bool aligned, Epilogue epilogue) {
+  const int64_t across = (n + region_cols - 1) / region_cols;
+  const int64_t row = int64_t(blockIdx.x) / across * kReduceRows, col = int64_t(blockIdx.x) % across * region_cols;
+  const Region region{row, col, int(m - row < kReduceRows ? m - row : kReduceRows),
+                      int(n - col < region_cols ? n - col : region_cols)};
+  epilogue.consume(Finished<S>{product + row * n + col, n, aligned}, region);
+}
+
 // ---- the host's side ----
+
+// The epilogue alone, on a contiguous product.
+template <class S, class Epilogue>
+void finish_product(const Resources& run, const void* product, int64_t m, int64_t n, const Epilogue& epilogue) {
+  if (m == 0 || n == 0) return;
+  const int granule = epilogue.granule(), region_cols = granule > 128 ? granule : 128 / granule * granule;
+  const int64_t regions = ceil_div(m, kReduceRows) * ceil_div(n, region_cols);
+  launch(run, finish_kernel<S, Epilogue>, dim3(unsigned(regions)), dim3(kReduceThreads), 0,
+         static_cast<const S*>(product), m, n, region_cols, quads_aligned<S>(product, n) && region_cols % kQuad == 0,
+         epilogue);
+}
 
 template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class P>
 void launch_tiles(const Resources& run, P& p, int splits) {

@@ -10,6 +10,7 @@ namespace pygan::cuda {
 template <Math kMath, class Op>
 void forward_product(const Op& op) {
   using S = Stored<kMath>;
+  if (op.product) return finish_product<S>(op.run, op.product, op.x.rows, op.weight.rows, LayerOutput<S>::of(op));
   gemm<kMath, Along::inner, Along::inner>(op.run, op.x.rows, op.weight.rows, op.x.cols, Dropped<S>(op.x, op.dropout),
                                           Dense<S>(op.weight), LayerOutput<S>::of(op));
 }
@@ -29,23 +30,37 @@ void backward_products(const Op& op) {
                                             Store<S>(op.grad_weight, k), static_cast<S*>(op.grad_bias));
 }
 
+template <Math kMath, class Op>
+void grad_alone(const Op& op, void* g) {
+  using S = Stored<kMath>;
+  make(op.run, PreActivationGrad<S>::of(op), op.weight.rows, static_cast<S*>(g));
+}
+
 // Explicit instantiations of one kind of arithmetic.
-#define PYGAN_INSTANTIATE_LAYER(math)                      \
-  template <>                                              \
-  void layer_forward<math>(const LinearActForward& op) {   \
-    forward_product<math>(op);                             \
-  }                                                        \
-  template <>                                              \
-  void layer_forward<math>(const MaxoutForward& op) {      \
-    forward_product<math>(op);                             \
-  }                                                        \
-  template <>                                              \
-  void layer_backward<math>(const LinearActBackward& op) { \
-    backward_products<math>(op);                           \
-  }                                                        \
-  template <>                                              \
-  void layer_backward<math>(const MaxoutBackward& op) {    \
-    backward_products<math>(op);                           \
+#define PYGAN_INSTANTIATE_LAYER(math)                           \
+  template <>                                                   \
+  void layer_forward<math>(const LinearActForward& op) {        \
+    forward_product<math>(op);                                  \
+  }                                                             \
+  template <>                                                   \
+  void layer_forward<math>(const MaxoutForward& op) {           \
+    forward_product<math>(op);                                  \
+  }                                                             \
+  template <>                                                   \
+  void layer_backward<math>(const LinearActBackward& op) {      \
+    backward_products<math>(op);                                \
+  }                                                             \
+  template <>                                                   \
+  void layer_grad<math>(const LinearActBackward& op, void* g) { \
+    grad_alone<math>(op, g);                                    \
+  }                                                             \
+  template <>                                                   \
+  void layer_grad<math>(const MaxoutBackward& op, void* g) {    \
+    grad_alone<math>(op, g);                                    \
+  }                                                             \
+  template <>                                                   \
+  void layer_backward<math>(const MaxoutBackward& op) {         \
+    backward_products<math>(op);                                \
   }
 
 }  // namespace pygan::cuda

@@ -162,26 +162,43 @@ struct PreActivationGrad {
 
 constexpr int kMakeThreads = 256;
 
+// The operand's rows, `ld` elements apart.
 template <class S, class Operand>
 __global__ void __launch_bounds__(kMakeThreads)
-    make_kernel(const Operand operand, int64_t rows, int64_t chunks, S* out) {
+    make_kernel(const Operand operand, int64_t rows, int64_t chunks, bool whole_chunks, int64_t ld, S* out) {
   const int64_t stride = int64_t(gridDim.x) * kMakeThreads;
   for (int64_t e = int64_t(blockIdx.x) * kMakeThreads + threadIdx.x; e < rows * chunks; e += stride) {
     const int64_t row = e / chunks, col = e % chunks * kVector<S>;
-    *reinterpret_cast<Chunk<S>*>(out + e * kVector<S>) = operand.chunk(row, col, operand.valid(row, col));
+    const int count = operand.valid(row, col);
+    const Chunk<S> chunk = operand.chunk(row, col, count);
+    S* const to = out + row * ld + col;
+    if (whole_chunks)
+      *reinterpret_cast<Chunk<S>*>(to) = chunk;
+    else
+#pragma unroll
+      for (int i = 0; i < kVector<S>; ++i)
+        if (i < count) to[i] = chunk.value[i];
   }
+}
+
+template <class S, class Operand>
+void make(const Resources& run, const Operand& operand, int64_t ld, S* out) {
+  const int64_t chunks = ceil_div(operand.cols(), kVector<S>);
+  if (operand.rows() * chunks == 0) return;
+  const int64_t blocks =
+      std::min<int64_t>(ceil_div(operand.rows() * chunks, kMakeThreads), int64_t(device_limits().multiprocessors) * 16);
+  const bool whole_chunks = ld % kVector<S> == 0 && reinterpret_cast<uintptr_t>(out) % kVectorBytes == 0;
+  launch(run, make_kernel<S, Operand>, dim3(unsigned(blocks)), dim3(kMakeThreads), 0, operand, operand.rows(), chunks,
+         whole_chunks, ld, out);
 }
 
 // The operand as a matrix: itself where it is one, else made in scratch by a launch of its own.
 template <class S, class Operand>
 Copied<S> make_copied(const Resources& run, const Operand& operand) {
   if (operand.copied || operand.rows() == 0 || operand.cols() == 0) return operand.as_copied();
-  const int64_t chunks = ceil_div(operand.cols(), kVector<S>), ld = chunks * kVector<S>;
+  const int64_t ld = ceil_div(operand.cols(), kVector<S>) * kVector<S>;
   S* const made = scratch<S>(run, size_t(operand.rows() * ld));
-  const int64_t blocks =
-      std::min<int64_t>(ceil_div(operand.rows() * chunks, kMakeThreads), int64_t(device_limits().multiprocessors) * 16);
-  launch(run, make_kernel<S, Operand>, dim3(unsigned(blocks)), dim3(kMakeThreads), 0, operand, operand.rows(), chunks,
-         made);
+  make(run, operand, ld, made);
   return {made, operand.rows(), operand.cols(), ld};
 }
 

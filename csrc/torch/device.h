@@ -18,6 +18,7 @@ class Run {
   Run& operator=(const Run&) = delete;
 
   const Backend* operator->() const { return backend_; }
+  const Backend& operator*() const { return *backend_; }
   Resources resources();
 
  private:

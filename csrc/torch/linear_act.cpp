@@ -15,6 +15,7 @@
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "library_product.h"
 #include "node.h"
 
 namespace pygan {
@@ -39,15 +40,11 @@ Tensor forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bi
   const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
   Tensor y = at::empty_symint(with_last(x, weight.sym_size(0)), x.options());
   Run run(x.device());
-  run->linear_act_forward({dtype_of(x),
-                           matrix_of(rows),
-                           matrix_of(weight),
-                           bias ? dense_bias.const_data_ptr() : nullptr,
-                           act,
-                           slope,
-                           {dropout, uint64_t(seed), uint64_t(offset)},
-                           y.mutable_data_ptr(),
-                           run.resources()});
+  const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
+  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, dropping) : Tensor();
+  run->linear_act_forward({dtype_of(x), matrix_of(rows), matrix_of(weight),
+                           bias ? dense_bias.const_data_ptr() : nullptr, act, slope, dropping, y.mutable_data_ptr(),
+                           run.resources(), product.defined() ? product.const_data_ptr() : nullptr});
   return y;
 }
 
@@ -77,18 +74,26 @@ Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, cons
   auto grads = empty_layer_grads(x, weight, mask);
   auto& [grad_x, grad_weight, grad_bias] = grads;
   Run run(x.device());
-  run->linear_act_backward({dtype_of(x),
-                            matrix_of(grad_rows),
-                            matrix_of(rows),
-                            matrix_of(weight),
-                            dense_y.const_data_ptr(),
-                            act,
-                            slope,
-                            {dropout, uint64_t(seed), uint64_t(offset)},
-                            mask[0] ? grad_x.mutable_data_ptr() : nullptr,
-                            mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
-                            mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
-                            run.resources()});
+  const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
+  const LinearActBackward op{dtype_of(x),
+                             matrix_of(grad_rows),
+                             matrix_of(rows),
+                             matrix_of(weight),
+                             dense_y.const_data_ptr(),
+                             act,
+                             slope,
+                             dropping,
+                             mask[0] ? grad_x.mutable_data_ptr() : nullptr,
+                             mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
+                             mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
+                             run.resources()};
+  if (uses_library(*run, x, weight)) {
+    const Tensor g = at::empty({rows.size(0), weight.size(0)}, x.options());
+    run->linear_act_grad(op, g.mutable_data_ptr());
+    library_backward(g, x, weight, dropping, mask, grads);
+  } else {
+    run->linear_act_backward(op);
+  }
   return grads;
 }
 

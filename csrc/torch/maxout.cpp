@@ -9,6 +9,7 @@
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "library_product.h"
 #include "node.h"
 
 namespace pygan {
@@ -37,15 +38,11 @@ Pair forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias
   const Tensor rows = as_rows(x);
   const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
   Run run(x.device());
-  run->maxout_forward({dtype_of(x),
-                       matrix_of(rows),
-                       matrix_of(weight),
-                       bias ? dense_bias.const_data_ptr() : nullptr,
-                       pieces,
-                       {dropout, uint64_t(seed), uint64_t(offset)},
-                       y.mutable_data_ptr(),
-                       argmax.mutable_data_ptr<uint8_t>(),
-                       run.resources()});
+  const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
+  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, dropping) : Tensor();
+  run->maxout_forward({dtype_of(x), matrix_of(rows), matrix_of(weight), bias ? dense_bias.const_data_ptr() : nullptr,
+                       pieces, dropping, y.mutable_data_ptr(), argmax.mutable_data_ptr<uint8_t>(), run.resources(),
+                       product.defined() ? product.const_data_ptr() : nullptr});
   return outputs;
 }
 
@@ -73,17 +70,25 @@ Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, cons
   auto& [grad_x, grad_weight, grad_bias] = grads;
   const Tensor grad_rows = as_rows(grad_y), rows = as_rows(x), winners = argmax.contiguous();
   Run run(x.device());
-  run->maxout_backward({dtype_of(x),
-                        matrix_of(grad_rows),
-                        matrix_of(rows),
-                        matrix_of(weight),
-                        winners.const_data_ptr<uint8_t>(),
-                        pieces,
-                        {dropout, uint64_t(seed), uint64_t(offset)},
-                        mask[0] ? grad_x.mutable_data_ptr() : nullptr,
-                        mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
-                        mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
-                        run.resources()});
+  const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
+  const MaxoutBackward op{dtype_of(x),
+                          matrix_of(grad_rows),
+                          matrix_of(rows),
+                          matrix_of(weight),
+                          winners.const_data_ptr<uint8_t>(),
+                          pieces,
+                          dropping,
+                          mask[0] ? grad_x.mutable_data_ptr() : nullptr,
+                          mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
+                          mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
+                          run.resources()};
+  if (uses_library(*run, x, weight)) {
+    const Tensor g = at::empty({rows.size(0), weight.size(0)}, x.options());
+    run->maxout_grad(op, g.mutable_data_ptr());
+    library_backward(g, x, weight, dropping, mask, grads);
+  } else {
+    run->maxout_backward(op);
+  }
   return grads;
 }
 

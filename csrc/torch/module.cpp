@@ -8,6 +8,7 @@
 #include "../core/philox.h"
 #include "backends.h"
 #include "direct_calls.h"
+#include "library_product.h"
 
 namespace py = pybind11;
 
@@ -29,6 +30,8 @@ PYBIND11_MODULE(_C, m) {
       "cpu_isa", [] { return std::string(pygan::backend_for(c10::kCPU)->name); },
       "The instruction set that the CPU ops use on this machine; simt where emulated CUDA kernels stand in.");
   pygan::define_direct_calls(m);
+  m.def("product_choice", [] { return int(pygan::product_choice()); });
+  m.def("set_product_choice", [](int choice) { pygan::set_product_choice(pygan::Product(choice)); });
   m.def("philox4x32_10", philox, py::arg("counter"), py::arg("key"),
         "One block of Philox4x32-10: four counter words and two key words in, four words out.");
 }

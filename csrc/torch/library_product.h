@@ -1,0 +1,31 @@
+// Products that torch's own library computes faster than the backend's kernels: the op calls it and keeps its
+// epilogue.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <string>
+#include <tuple>
+
+#include "../core/ops.h"
+
+namespace pygan {
+
+enum class Product { automatic, fused, library };
+
+// Which product layers use from now on: by the table in library_product.cpp, always the fused one, always the
+// library's (where the backend can take it).
+Product product_choice();
+void set_product_choice(Product choice);
+
+bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor& weight);
+
+// dropout(x) . weight^T, contiguous (m, n)
+at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout);
+
+// From g (m, n): grad_x, grad_weight and grad_bias into the tensors that are wanted.
+void library_backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout,
+                      const std::array<bool, 3>& mask, const std::tuple<at::Tensor, at::Tensor, at::Tensor>& grads);
+
+}  // namespace pygan
