@@ -217,6 +217,40 @@ class MLP(nn.Module):
             offset=offset,
         )
 
+    def has_fused_head(self) -> bool:
+        """Whether `head_loss` computes what a call followed by a loss of the logits would: the last layer is linear
+        with one output, nothing is dropped out, and no hook watches the layers."""
+        plain = type(self).forward is MLP.forward and self.activations[-1] == "identity" and self.sizes[-1] == 1
+        dropping = self.training and any(self.dropout)
+        return plain and not dropping and not _hooked(self) and not any(_hooked(m) for m in self._modules.values())
+
+    def head_loss(
+        self, x: Tensor, *, real_rows: int, kind: str = "discriminator", label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """A discriminator's loss on real and generated rows together, its last layer and the loss being one op.
+
+        Args:
+            x: (m, sizes[0]), the real rows first.
+            real_rows, kind, label_smoothing: as in `pygan.ops.head_loss`.
+
+        Returns:
+            The loss, a scalar, and the logits, (m).
+
+        >>> MLP([2, 8, 1]).head_loss(torch.zeros(6, 2), real_rows=3)[1].shape
+        torch.Size([6])
+        """
+        *hidden, last = self._modules.values()
+        if hidden:
+            x = ops.mlp(
+                x,
+                [layer.weight for layer in hidden],
+                [layer.bias for layer in hidden],
+                activations=self.activations[:-1],
+                slope=self.slope,
+                pieces=self.pieces,
+            )
+        return ops.head_loss(x, last.weight, last.bias, real_rows=real_rows, kind=kind, label_smoothing=label_smoothing)
+
     def _one_by_one(self, x: Tensor, dropping: bool, seed: int | None, offset: int) -> Tensor:
         """Layer by layer, so that hooks run; without a seed (when compiling) by torch's own dropout."""
         for i, layer in enumerate(self._modules.values()):

@@ -100,7 +100,7 @@ Outputs forward(const Tensor& hidden, const Tensor& weight, const optional<Tenso
   return outputs;
 }
 
-Outputs meta(const Tensor& hidden, const Tensor& weight, const optional<Tensor>& bias, const c10::SymInt& real_rows,
+Outputs meta(const Tensor& hidden, const Tensor& weight, const optional<Tensor>& bias, c10::SymInt real_rows,
              c10::string_view kind, double smoothing, bool with_sums) {
   check(hidden, weight, bias, real_rows, kind, smoothing);
   return empty_outputs(hidden, with_sums);
@@ -157,7 +157,7 @@ Grads backward(const optional<Tensor>& grad_loss, const optional<Tensor>& grad_l
 
 Grads backward_meta(const optional<Tensor>& grad_loss, const optional<Tensor>& grad_logits, const Tensor& hidden,
                     const Tensor& weight, const Tensor& logits, const Tensor& slopes, const Tensor& sums,
-                    const c10::SymInt& real_rows, c10::string_view kind, double smoothing, Mask mask) {
+                    c10::SymInt real_rows, c10::string_view kind, double smoothing, Mask mask) {
   return empty_grads({grad_loss, grad_logits, hidden, weight, logits, slopes, sums}, real_rows, kind, smoothing, mask);
 }
 
