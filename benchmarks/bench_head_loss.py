@@ -1,4 +1,4 @@
-"""The discriminator's last layer with its loss in one op, against a linear layer and cross entropies, and their parts."""
+"""The discriminator's last layer with its loss in one op, against a linear layer and cross entropies."""
 
 import pytest
 import torch

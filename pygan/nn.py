@@ -218,8 +218,10 @@ class MLP(nn.Module):
         )
 
     def has_fused_head(self) -> bool:
-        """Whether `head_loss` computes what a call followed by a loss of the logits would: the last layer is linear
-        with one output, nothing is dropped out, and no hook watches the layers."""
+        """Whether `head_loss` may stand in for a call and a loss of the logits: one linear output, no dropout, no hook.
+
+        With dropout the masks of the real and of the generated half would be others than those of two calls.
+        """
         plain = type(self).forward is MLP.forward and self.activations[-1] == "identity" and self.sizes[-1] == 1
         dropping = self.training and any(self.dropout)
         return plain and not dropping and not _hooked(self) and not any(_hooked(m) for m in self._modules.values())
@@ -231,7 +233,9 @@ class MLP(nn.Module):
 
         Args:
             x: (m, sizes[0]), the real rows first.
-            real_rows, kind, label_smoothing: as in `pygan.ops.head_loss`.
+            real_rows: rows [0, real_rows) are real, the others generated.
+            kind: "discriminator", or "non_saturating" or "minimax", the generator's.
+            label_smoothing: the target of real rows is 1 - label_smoothing.
 
         Returns:
             The loss, a scalar, and the logits, (m).
