@@ -27,7 +27,7 @@ from pygan import reference
 
 OPS = torch.ops.pygan
 
-# (m, k, real_rows): one of each, primes, no width, half of each, past a block, past a tile, wider than a warp's reach.
+# (m, k, real_rows): one of each, primes, no width, half of each, past a block, past a tile, wider than shared memory.
 SHAPES = [
     (2, 1, 1),
     (3, 0, 2),
@@ -39,6 +39,7 @@ SHAPES = [
     (9, 4099, 4),
     (1009, 3, 500),
     (300, 512, 7),
+    (5, 13001, 2),
 ]
 KINDS = ("discriminator", "non_saturating", "minimax")
 over_shapes = pytest.mark.parametrize("shape", SHAPES, ids=shape_id)

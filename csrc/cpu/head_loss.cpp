@@ -4,7 +4,6 @@
 // Rows are handled in blocks whose borders depend on the shape alone, so that any number of threads gives the same
 // bits.
 #include <array>
-#include <limits>
 #include <vector>
 
 #include "kernels.h"

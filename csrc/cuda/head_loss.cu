@@ -228,7 +228,7 @@ __device__ __forceinline__ void write_totals(const Sums<S>& sums, int64_t blocks
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads) totals_kernel(Sums<S> sums, int64_t blocks) {
+__global__ void __launch_bounds__(kThreads) head_totals_kernel(Sums<S> sums, int64_t blocks) {
   write_totals(sums, blocks, first_item(), item_stride());
 }
 
@@ -283,8 +283,8 @@ __device__ __forceinline__ void pass(const Rows<S>& rows, const Sums<S>& sums, C
 }
 
 template <class S>
-__global__ void __launch_bounds__(kBlock, kBlocksOfMultiprocessor)
-    forward_kernel(Rows<S> rows, Head<S> head, bool vector_weight, Sums<S> sums, Compute<S>* wide) {
+__global__ void __launch_bounds__(kBlock, 1)
+    head_kernel(Rows<S> rows, Head<S> head, bool vector_weight, Sums<S> sums, Compute<S>* wide) {
   auto& shared = shared_storage<Shared<Compute<S>>>();
   pass(rows, sums, wide, shared, [&](int64_t begin, Losses& losses) {
     if (rows.together == kTogether)
@@ -296,8 +296,8 @@ __global__ void __launch_bounds__(kBlock, kBlocksOfMultiprocessor)
 
 // For a gradient of the logits: the sums of the rows times any factors.
 template <class S>
-__global__ void __launch_bounds__(kBlock, kBlocksOfMultiprocessor)
-    sums_kernel(Rows<S> rows, Upstream<S> upstream, Sums<S> sums, Compute<S>* wide) {
+__global__ void __launch_bounds__(kBlock, 1)
+    head_sums_kernel(Rows<S> rows, Upstream<S> upstream, Sums<S> sums, Compute<S>* wide) {
   auto& shared = shared_storage<Shared<Compute<S>>>();
   pass(rows, sums, wide, shared, [&](int64_t begin, Losses&) {
     const int64_t i = begin + threadIdx.x;
@@ -315,8 +315,8 @@ struct Gradients {
 
 // hidden[i][j] = factor[i] * weight[j], a warp for several rows; weight and bias are scaled sums.
 template <class S>
-__global__ void __launch_bounds__(kThreads)
-    gradients_kernel(Upstream<S> upstream, const S* weight, int64_t m, int64_t k, bool vector, Gradients<S> out) {
+__global__ void __launch_bounds__(kThreads, 1)
+    head_gradients_kernel(Upstream<S> upstream, const S* weight, int64_t m, int64_t k, bool vector, Gradients<S> out) {
   using T = Compute<S>;
   constexpr int N = kRun<S>;
   const T scale = out.scale ? widen(*out.scale) : T(1);
@@ -380,7 +380,7 @@ struct Memory {
 
 template <class S>
 void finish(const Resources& run, const Sums<S>& sums, unsigned blocks) {
-  if (blocks > 1) launch(run, totals_kernel<S>, grid_of(sums.k + 2), kThreads, 0, sums, int64_t(blocks));
+  if (blocks > 1) launch(run, head_totals_kernel<S>, grid_of(sums.k + 2), kThreads, 0, sums, int64_t(blocks));
 }
 
 template <class S>
@@ -401,7 +401,7 @@ void forward(const HeadLossForward& op) {
                   rows.k,  op.real_rows, generated_rows,           op.generated == GanTerm::fake};
   const unsigned blocks = blocks_for(rows);
   const Memory<S> memory(op.run, rows, blocks, sums);
-  launch(op.run, forward_kernel<S>, blocks, kBlock, memory.shared_bytes, rows, head, aligned(op.weight), sums,
+  launch(op.run, head_kernel<S>, blocks, kBlock, memory.shared_bytes, rows, head, aligned(op.weight), sums,
          memory.wide);
   finish(op.run, sums, blocks);
 }
@@ -415,7 +415,7 @@ const Compute<S>* fresh_sums(const HeadLossBackward& op, const Upstream<S>& upst
   sums.total = scratch<Compute<S>>(op.run, size_t(rows.k + 1));
   const unsigned blocks = blocks_for(rows);
   const Memory<S> memory(op.run, rows, blocks, sums);
-  launch(op.run, sums_kernel<S>, blocks, kBlock, memory.shared_bytes, rows, upstream, sums, memory.wide);
+  launch(op.run, head_sums_kernel<S>, blocks, kBlock, memory.shared_bytes, rows, upstream, sums, memory.wide);
   finish(op.run, sums, blocks);
   return sums.total;
 }
@@ -435,7 +435,7 @@ void backward(const HeadLossBackward& op) {
   }
   const bool vector = aligned(op.weight, op.grad_hidden) && (m < 2 || k % kVector<S> == 0);
   const int64_t warps = out.hidden ? ceil_div(m, kTogether) : 0;
-  launch(op.run, gradients_kernel<S>, grid_of(std::max(warps * kWarp, k + 1)), kThreads, 0, upstream,
+  launch(op.run, head_gradients_kernel<S>, grid_of(std::max(warps * kWarp, k + 1)), kThreads, 0, upstream,
          static_cast<const S*>(op.weight), m, k, vector, out);
 }
 
