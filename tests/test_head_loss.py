@@ -305,16 +305,15 @@ def test_thread_counts_and_repeats_give_the_same_bits(dtype, m, k, taken, set_th
     assert_same_bits(one, all_of_it())
 
 
-def test_autocast():
-    inputs = head(6, 5)
+def test_autocast_computes_in_float32():
+    """As torch's losses and ours do: hidden activations come in half precision from the layer before."""
+    hidden, weight, bias = leaves(*head(6, 5))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        fresh = leaves(*inputs)
-        loss, logits = pygan.ops.head_loss(*fresh, real_rows=3)
-        assert loss.dtype == logits.dtype == torch.bfloat16
-    loss.float().backward()
-    assert [tensor.grad.dtype for tensor in fresh] == [torch.float32] * 3
-    rounded = [tensor.bfloat16() for tensor in inputs]
-    assert torch.equal(loss, pygan.ops.head_loss(*rounded, real_rows=3)[0])
+        loss, logits = pygan.ops.head_loss(hidden.bfloat16(), weight, bias, real_rows=3)
+    assert loss.dtype == logits.dtype == torch.float32
+    assert torch.equal(loss, pygan.ops.head_loss(hidden.bfloat16().float(), weight, bias, real_rows=3)[0])
+    loss.backward()
+    assert [tensor.grad.dtype for tensor in (hidden, weight, bias)] == [torch.float32] * 3
 
 
 def test_inference_mode_and_no_grad():
@@ -415,6 +414,9 @@ BAD = {
     "near kind": (lambda: call(kind="discriminater"), ("kind", "discriminater", "discriminator")),
     "smoothing below zero": (lambda: call(label_smoothing=-0.1), ("label_smoothing", r"-0\.1")),
     "smoothing of one": (lambda: call(label_smoothing=1.0), ("label_smoothing", "1")),
+    "real rows are a fraction": (lambda: call(real_rows=1.5), ("real_rows", "float")),
+    "kind is no string": (lambda: call(kind=1), ("kind", "int")),
+    "weight is no tensor": (lambda: call(weight=[1.0]), ("weight", "list")),
     "smoothing is nan": (lambda: call(label_smoothing=float("nan")), ("label_smoothing",)),
 }
 

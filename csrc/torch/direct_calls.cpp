@@ -138,8 +138,14 @@ py::object generator_loss(py::handle fake, py::handle kind_name, py::handle redu
   return without_gil([&] { return op.call(unpack(fake), kind, reduction); });
 }
 
-py::object head_loss(py::handle hidden, py::handle weight, py::handle bias, int64_t real_rows, std::string_view kind,
-                     double smoothing) {
+py::object head_loss(py::handle hidden, py::handle weight, py::handle bias, py::handle rows, py::handle kind_name,
+                     py::handle smoothing_) {
+  const int64_t real_rows = whole("head_loss", "real_rows", rows);
+  const auto kind = text("head_loss", "kind", kind_name);
+  const double smoothing = number("head_loss", "label_smoothing", smoothing_);
+  check_tensor("head_loss", "hidden", hidden);
+  check_tensor("head_loss", "weight", weight);
+  check_tensor("head_loss", "bias", bias, true);
   if (!are_plain(hidden, weight) || !(bias.is_none() || is_plain(bias))) {
     using namespace py::literals;
     return torch_op("head_loss")(hidden, weight, bias, "real_rows"_a = real_rows, "kind"_a = kind,

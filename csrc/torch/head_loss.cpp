@@ -8,6 +8,7 @@
 // the logits themselves costs another reading, for the weight.
 #include <ATen/OpMathType.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/cat.h>
@@ -15,7 +16,6 @@
 #include <ATen/ops/sigmoid.h>
 #include <torch/library.h>
 
-#include "autocast.h"
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
@@ -297,12 +297,14 @@ Pair head_loss(const Tensor& hidden, const Tensor& weight, const optional<Tensor
   return {loss, logits};
 }
 
+// In fp32, as autocast runs torch's own losses and ours.
 template <at::DeviceType device, at::DispatchKey key>
 Outputs forward_autocast(const Tensor& hidden, const Tensor& weight, const optional<Tensor>& bias,
                          c10::SymInt real_rows, c10::string_view kind, double smoothing, bool with_sums) {
   c10::impl::ExcludeDispatchKeyGuard off(key);
-  return call_forward(lower<device>(hidden), lower<device>(weight), lower<device>(bias), std::move(real_rows), kind,
-                      smoothing, with_sums);
+  const auto widened = [](const auto& argument) { return at::autocast::cached_cast(at::kFloat, argument, device); };
+  return call_forward(widened(hidden), widened(weight), widened(bias), std::move(real_rows), kind, smoothing,
+                      with_sums);
 }
 
 void register_kernels(torch::Library& m) {
@@ -313,6 +315,8 @@ void register_kernels(torch::Library& m) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("head_loss", head_loss); }
+// torch.func.vmap: the parts are batched
+TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("head_loss", head_loss); }
 
 TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
 TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
