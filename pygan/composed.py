@@ -176,6 +176,46 @@ def generator_loss_backward(grad, fake_logits, *, kind, reduction) -> Tensor:
     return out.copy_(-slope * _upstream(grad, fake, reduction))
 
 
+def head_loss_forward(hidden, weight, bias, *, real_rows, kind, label_smoothing, with_sums):
+    """The loss, the logits, and what backward needs: the loss's derivatives and their products with the rows."""
+    settings = {"real_rows": real_rows, "kind": kind, "label_smoothing": label_smoothing}
+    out = _checked("head_loss_forward", hidden, weight, bias, with_sums=with_sums, **settings)
+    loss, logits, slopes, sums = out
+    wide = _wide(hidden)
+    a = F.linear(wide, _wide(weight), None if bias is None else _wide(bias)).squeeze(-1)
+    real, fake = a[:real_rows], a[real_rows:]
+    if kind == "discriminator":
+        loss.copy_(reference.discriminator_loss(real.double(), fake.double(), label_smoothing=label_smoothing))
+        slopes[:real_rows] = (label_smoothing - torch.sigmoid(-real)) / max(real_rows, 1)
+        slopes[real_rows:] = torch.sigmoid(fake) / max(len(fake), 1)
+    else:
+        loss.copy_(reference.generator_loss(fake.double(), kind=kind))
+        slopes.copy_(-torch.sigmoid(fake if kind == "minimax" else -fake) / max(len(fake), 1))
+    logits.copy_(a)
+    if with_sums:
+        sums[:-1] = slopes @ wide
+        sums[-1] = slopes.sum()
+    return out
+
+
+def head_loss_backward(grad_loss, grad_logits, hidden, weight, logits, slopes, sums, *, output_mask, **settings):
+    """grad_hidden, grad_weight, grad_bias; ``settings`` is real_rows, kind, label_smoothing."""
+    given = (grad_loss, grad_logits, hidden, weight, logits, slopes, sums)
+    grad_hidden, grad_weight, grad_bias = out = _checked(
+        "head_loss_backward", *given, output_mask=output_mask, **settings
+    )
+    e = torch.zeros_like(slopes) if grad_logits is None else _wide(grad_logits)
+    if grad_loss is not None:
+        e = e + _wide(grad_loss) * slopes
+    if output_mask[0]:
+        grad_hidden.copy_(e.unsqueeze(-1) * _wide(weight))
+    if output_mask[1]:
+        grad_weight.copy_(e @ _wide(hidden))
+    if output_mask[2]:
+        grad_bias.copy_(e.sum())
+    return out
+
+
 def _upstream(grad: Tensor, logits: Tensor, reduction: str) -> Tensor:
     wide = grad.to(logits.dtype)
     return wide / max(logits.numel(), 1) if reduction == "mean" else wide
@@ -214,6 +254,8 @@ KERNELS = {
         discriminator_loss_backward,
         generator_loss,
         generator_loss_backward,
+        head_loss_forward,
+        head_loss_backward,
         momentum_,
         adam_,
         noise,

@@ -217,6 +217,44 @@ class MLP(nn.Module):
             offset=offset,
         )
 
+    def has_fused_head(self) -> bool:
+        """Whether `head_loss` may stand in for a call and a loss of the logits: one linear output, no dropout, no hook.
+
+        With dropout the masks of the real and of the generated half would be others than those of two calls.
+        """
+        plain = type(self).forward is MLP.forward and self.activations[-1] == "identity" and self.sizes[-1] == 1
+        dropping = self.training and any(self.dropout)
+        return plain and not dropping and not _hooked(self) and not any(_hooked(m) for m in self._modules.values())
+
+    def head_loss(
+        self, x: Tensor, *, real_rows: int, kind: str = "discriminator", label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """A discriminator's loss on real and generated rows together, its last layer and the loss being one op.
+
+        Args:
+            x: (m, sizes[0]), the real rows first.
+            real_rows: rows [0, real_rows) are real, the others generated.
+            kind: "discriminator", or "non_saturating" or "minimax", the generator's.
+            label_smoothing: the target of real rows is 1 - label_smoothing.
+
+        Returns:
+            The loss, a scalar, and the logits, (m).
+
+        >>> MLP([2, 8, 1]).head_loss(torch.zeros(6, 2), real_rows=3)[1].shape
+        torch.Size([6])
+        """
+        *hidden, last = self._modules.values()
+        if hidden:
+            x = ops.mlp(
+                x,
+                [layer.weight for layer in hidden],
+                [layer.bias for layer in hidden],
+                activations=self.activations[:-1],
+                slope=self.slope,
+                pieces=self.pieces,
+            )
+        return ops.head_loss(x, last.weight, last.bias, real_rows=real_rows, kind=kind, label_smoothing=label_smoothing)
+
     def _one_by_one(self, x: Tensor, dropping: bool, seed: int | None, offset: int) -> Tensor:
         """Layer by layer, so that hooks run; without a seed (when compiling) by torch's own dropout."""
         for i, layer in enumerate(self._modules.values()):

@@ -223,6 +223,50 @@ def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reducti
     return _C.generator_loss(fake_logits, kind, reduction)
 
 
+def head_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    real_rows: int,
+    kind: str = "discriminator",
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    r"""The discriminator's last layer and the loss of its logits, :math:`a = h w^\top + b`, in one pass over h.
+
+    "discriminator": the mean over real rows of :math:`\mathrm{softplus}(-a) + \varepsilon a`, plus the mean over
+    generated rows of :math:`\mathrm{softplus}(a)`; "non_saturating" and "minimax": the mean over all rows of
+    `generator_loss`. The same pass makes the loss's derivative and, where they are wanted, the gradients of weight and
+    bias; backward then writes the gradient of h, of rank one, without reading h again. Half types are not rounded
+    between the layer and the loss.
+
+    Args:
+        hidden: (m, k), the last hidden activations of real and of generated rows together.
+        weight: (1, k), of hidden's dtype and device.
+        bias: (1) or None.
+        real_rows: rows [0, real_rows) are real, the others generated; 0 for the generator's kinds.
+        kind: "discriminator", "non_saturating" or "minimax".
+        label_smoothing: one-sided: the target of real rows is 1 - label_smoothing, in [0, 1).
+
+    Returns:
+        The loss, a scalar (NaN where a mean has no rows), and the logits, (m). Both are differentiable; a gradient of
+        the logits costs one more pass over h where weight or bias want theirs.
+
+    Raises:
+        ValueError: a shape, device, number of rows, label_smoothing or name that does not fit.
+        TypeError: a dtype that does not fit.
+
+    >>> loss, logits = head_loss(torch.zeros(4, 3), torch.ones(1, 3), real_rows=2)  # log 4
+    >>> loss, logits.shape
+    (tensor(1.3863), torch.Size([4]))
+
+    Source: Goodfellow et al. 2014, section 3 and Algorithm 1; label smoothing: Salimans et al. 2016.
+    """
+    if _is_compiling():
+        return _ops.head_loss(hidden, weight, bias, real_rows=real_rows, kind=kind, label_smoothing=label_smoothing)
+    return _C.head_loss(hidden, weight, bias, real_rows, kind, label_smoothing)
+
+
 def _lists(*arguments: Tensor | Sequence[Tensor]) -> list[list[Tensor]]:
     return [[tensors] if isinstance(tensors, Tensor) else list(tensors) for tensors in arguments]
 

@@ -19,6 +19,7 @@ __all__ = [
     "dropout",
     "dropout_mask",
     "generator_loss",
+    "head_loss",
     "linear_act",
     "maxout",
     "minibatch_indices",
@@ -256,6 +257,24 @@ def generator_loss(fake_logits, *, kind="non_saturating", reduction="mean") -> T
     terms = {"non_saturating": lambda a: _softplus(-a), "minimax": lambda a: -_softplus(a)}
     term = _named(terms, kind, "kind")
     return _named(_REDUCTIONS, reduction, "reduction")(term(_wide(fake_logits))).to(fake_logits.dtype)
+
+
+def head_loss(
+    hidden, weight, bias=None, *, real_rows, kind="discriminator", label_smoothing=0.0
+) -> tuple[Tensor, Tensor]:
+    """Twin of `pygan.ops.head_loss`: a layer of one output, then one of the two losses.
+
+    >>> head_loss(torch.zeros(2, 3), torch.ones(1, 3), real_rows=0, kind="minimax")
+    (tensor(-0.6931), tensor([0., 0.]))
+    """
+    if kind != "discriminator" and real_rows:
+        raise ValueError(f"real_rows must be 0 for kind {kind!r}, got {real_rows}")
+    logits = F.linear(hidden, weight, bias).squeeze(-1)
+    if kind == "discriminator":
+        loss = discriminator_loss(logits[:real_rows], logits[real_rows:], label_smoothing=label_smoothing)
+    else:
+        loss = generator_loss(logits, kind=kind)
+    return loss, logits
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -129,22 +129,41 @@ class Trainer:
 
     def _alternating(self, i: int) -> tuple[Tensor, ...]:
         """Iteration i as the paper prints it: k steps of D, then one of G with fresh noise."""
-        config, k = self.config, self.config.k
+        k = self.config.k
         for j in range(k):
             t = i * k + j
             z = self._noise(random.NOISE_D, t)
             x = self._minibatch(t)
             with torch.no_grad():
                 fake = self._G(z, random.DROPOUT_G_IN_D, t)
-            real_logits = self._D(x, random.DROPOUT_D_REAL, t)
-            fake_logits = self._D(fake, random.DROPOUT_D_FAKE, t)
-            d_loss = ops.discriminator_loss(real_logits, fake_logits, label_smoothing=config.label_smoothing)
+            d_loss, real_logits, fake_logits = self._d_loss(x, fake, t)
             self._d.update_(gradients(d_loss, self._d), update=t, epoch=self._epoch(t))
         z = self._noise(random.NOISE_G, i)
-        logits = self._D(self._G(z, random.DROPOUT_G, i), random.DROPOUT_D_IN_G, i)
-        g_loss = ops.generator_loss(logits, kind=config.generator_loss)
+        g_loss = self._g_loss(self._G(z, random.DROPOUT_G, i), i)
         self._g.update_(gradients(g_loss, self._g), update=i, epoch=self._epoch(t))
         return statistics(d_loss, g_loss, real_logits, fake_logits)
+
+    def _d_loss(self, x: Tensor, fake: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What D descends, and its logits: both halves in one batch where D's last layer and loss are one op."""
+        smoothing = self.config.label_smoothing
+        if isinstance(self.discriminator, MLP) and self.discriminator.has_fused_head():
+            both = torch.cat((x, fake))
+            d_loss, logits = self.discriminator.head_loss(both, real_rows=len(x), label_smoothing=smoothing)
+            return d_loss, logits[: len(x)], logits[len(x) :]
+        real_logits = self._D(x, random.DROPOUT_D_REAL, t)
+        fake_logits = self._D(fake, random.DROPOUT_D_FAKE, t)
+        return (
+            ops.discriminator_loss(real_logits, fake_logits, label_smoothing=smoothing),
+            real_logits,
+            fake_logits,
+        )
+
+    def _g_loss(self, fake: Tensor, i: int) -> Tensor:
+        """What G descends."""
+        kind = self.config.generator_loss
+        if isinstance(self.discriminator, MLP) and self.discriminator.has_fused_head():
+            return self.discriminator.head_loss(fake, real_rows=0, kind=kind)[0]
+        return ops.generator_loss(self._D(fake, random.DROPOUT_D_IN_G, i), kind=kind)
 
     def _simultaneous(self, i: int) -> tuple[Tensor, ...]:
         """Iteration i as the authors ran it: G steps with D's last step, from the same parameters and z."""

@@ -100,6 +100,22 @@ def test_losses(shape, dtype, reduction):
         assert_like_the_op("generator_loss_backward", grad, fake, kind=kind, reduction=reduction)
 
 
+@over_dtypes
+@pytest.mark.parametrize("kind", ["discriminator", "non_saturating", "minimax"])
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (33, 17)], ids=str)
+def test_head_loss(shape, dtype, kind):
+    hidden, weight, bias = layer(*shape, 1, dtype=dtype)
+    real_rows = len(hidden) // 2 if kind == "discriminator" else 0
+    settings = {"real_rows": real_rows, "kind": kind, "label_smoothing": 0.1 if real_rows else 0.0}
+    for with_sums in (True, False):
+        outputs = assert_like_the_op("head_loss_forward", hidden, weight, bias, with_sums=with_sums, **settings)
+    loss, *rest = outputs
+    grad_loss, grad_logits = torch.full_like(loss, 0.7), normal(shape[0], dtype=dtype, seed=4)
+    for given in ((grad_loss, None), (None, grad_logits), (grad_loss, grad_logits)):
+        for mask in MASKS:
+            assert_like_the_op("head_loss_backward", *given, hidden, weight, *rest, output_mask=mask, **settings)
+
+
 @pytest.mark.parametrize(
     ("name", "states", "keywords"),
     [
@@ -136,6 +152,9 @@ BAD = {
     "same last dimension": lambda x, w: composed.linear_act(x, w[:, 1:]),
     "dtype": lambda x, w: composed.linear_act(x, w.double()),
     "pieces": lambda x, w: composed.maxout_forward(x, w, None, pieces=4, **RANDOM),
+    "real_rows": lambda x, w: composed.head_loss_forward(
+        x, w[:1], None, real_rows=3, kind="discriminator", label_smoothing=0.0, with_sums=True
+    ),
     "reduction": lambda x, w: composed.generator_loss(x, reduction="avg"),
     "p must be": lambda x, w: composed.dropout(x, p=1.0, seed=0, offset=0),
     "lr": lambda x, w: composed.momentum_([x], [x], [x], lr=-1.0, momentum=0.5),

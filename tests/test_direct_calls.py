@@ -18,6 +18,7 @@ CALLS = {
     "maxout": lambda x: ops.maxout(x, torch.ones(6, 4), pieces=3),
     "discriminator_loss": lambda x: ops.discriminator_loss(x, X),
     "generator_loss": lambda x: ops.generator_loss(x, kind="minimax"),
+    "head_loss": lambda x: ops.head_loss(x, X[:1], X[0, :1], real_rows=2, label_smoothing=0.1)[0],
 }
 over_calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
@@ -102,6 +103,7 @@ def test_seeds_of_64_bits():
         (lambda: ops.maxout(X, X, pieces=2**70), ValueError, "maxout: pieces must be in [1, 256]"),
         (lambda: ops.generator_loss([1.0]), TypeError, "generator_loss: fake_logits must be a tensor, got list"),
         (lambda: ops.generator_loss(X, kind="a"), ValueError, "(did you mean 'minimax'?)"),
+        (lambda: ops.head_loss(X, X[:1], real_rows=4), ValueError, "real_rows must be in [0, 3]"),
         (lambda: ops.discriminator_loss(X, X, label_smoothing=None), TypeError, "label_smoothing must be a number"),
         (lambda: ops.minibatch_indices(5, 10, start=2**63 - 1, seed=0), ValueError, "start + count below 2^63"),
         (lambda: ops.dropout(X, p=0.5, seed=2**64, offset=0), ValueError, "dropout: seed must be a whole number of"),

@@ -271,6 +271,43 @@ def test_compiles_without_a_graph_break(dropout):
     torch.testing.assert_close(compiled(x), mlp(x))
 
 
+# --------------------------------------------------------------------------------------- the fused head
+
+
+@pytest.mark.parametrize("sizes", [[6, 7, 5, 1], [6, 1]], ids=str)
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_head_loss_is_a_call_and_a_loss(sizes, pieces):
+    mlp = MLP(sizes, pieces=pieces if len(sizes) > 2 else 1, dtype=torch.float64)
+    x = normal(8, 6, dtype=torch.float64)
+    loss, logits = mlp.head_loss(x, real_rows=3, label_smoothing=0.1)
+    plain = mlp(x).squeeze(1)
+    expected = pygan.ops.discriminator_loss(plain[:3], plain[3:], label_smoothing=0.1)
+    torch.testing.assert_close((loss, logits), (expected, plain), **CLOSE)
+    got, gradients = (torch.autograd.grad(value, list(mlp.parameters())) for value in (loss, expected))
+    torch.testing.assert_close(got, gradients, **CLOSE)
+    torch.testing.assert_close(
+        mlp.head_loss(x, real_rows=0, kind="minimax")[0], pygan.ops.generator_loss(plain, kind="minimax"), **CLOSE
+    )
+
+
+def test_where_the_head_is_fused():
+    class Other(MLP):
+        def forward(self, x, **keywords):
+            return -super().forward(x, **keywords)
+
+    assert MLP([6, 5, 1]).has_fused_head()
+    assert not MLP([6, 5, 2]).has_fused_head()
+    assert not MLP([6, 5, 1], output="sigmoid").has_fused_head()
+    assert not Other([6, 5, 1]).has_fused_head()
+    dropping = MLP([6, 5, 1], dropout=[0.0, 0.5])
+    assert not dropping.has_fused_head()
+    assert dropping.eval().has_fused_head()
+    for watched in (lambda mlp: mlp, lambda mlp: mlp.layers[-1]):
+        mlp = MLP([6, 5, 1])
+        watched(mlp).register_forward_hook(lambda *_: None)
+        assert not mlp.has_fused_head()
+
+
 # --------------------------------------------------------------------------------- initialisation, errors
 
 

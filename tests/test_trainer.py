@@ -82,9 +82,9 @@ class PlainRule:
                 weight.mul_(torch.where(norms > rule.max_column_norm, rule.max_column_norm / (norms + 1e-7), 1.0))
 
 
-def plain_run(data, iterations, *, update, generator_loss, k, rules, smoothing=0.0, noise="normal", m=8):
+def plain_run(data, iterations, *, update, generator_loss, k, rules, smoothing=0.0, noise="normal", m=8, dropout=True):
     """Algorithm 1 written out; the weights after it and the losses of its last iteration."""
-    G, D = networks()
+    G, D = networks(dropout=dropout)
     g, d = ([p.detach().clone().requires_grad_() for p in net.parameters()] for net in (G, D))
     g_rule, d_rule = PlainRule(rules[0], g), PlainRule(rules[1], d)
 
@@ -146,6 +146,22 @@ def test_equals_plain_torch(update, generator_loss, k, rules, iterations):
     torch.testing.assert_close(
         [p.detach() for p in trainer.discriminator.parameters()], [p.detach() for p in d], **CLOSE
     )
+    last = [history.d_loss[-1], history.g_loss[-1], history.d_real[-1], history.d_fake[-1]]
+    assert last == pytest.approx(numbers, rel=1e-9)
+
+
+@pytest.mark.parametrize("rules", ["momentum", "adam"])
+@pytest.mark.parametrize("generator_loss", ["non_saturating", "minimax"])
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+def test_without_dropout_equals_plain_torch(update, generator_loss, rules):
+    """Then, in alternating updates, both halves go through D as one batch, its last layer and loss being one op."""
+    settings = {"update": update, "generator_loss": generator_loss, "k": 2}
+    trainer = make(optimizer=RULES[rules], dropout=False, label_smoothing=0.1, **settings)
+    assert trainer.discriminator.has_fused_head()
+    history = trainer.run(8)
+    g, d, numbers = plain_run(ROWS, 8, rules=RULES[rules], dropout=False, smoothing=0.1, **settings)
+    for network, plain in ((trainer.generator, g), (trainer.discriminator, d)):
+        torch.testing.assert_close([p.detach() for p in network.parameters()], [p.detach() for p in plain], **CLOSE)
     last = [history.d_loss[-1], history.g_loss[-1], history.d_real[-1], history.d_fake[-1]]
     assert last == pytest.approx(numbers, rel=1e-9)
 

@@ -44,6 +44,8 @@ EXPECTED = (
     ("fp64 products", r"\bgemm_kernel<\(Math\)4,", (r"DFMA\b", ASYNC_COPY)),
     ("dropout", r"\bdropout_kernel<", (WIDE_LOAD, WIDE_STORE)),
     ("losses", r"\b(?:values|backward)_kernel<", (WIDE_LOAD, WIDE_STORE)),
+    ("the discriminator's head", r"\bhead_(?:sums_)?kernel<", (WIDE_LOAD,)),
+    ("gradients of the head", r"\bhead_gradients_kernel<", (WIDE_LOAD, WIDE_STORE)),
     ("noise", r"\bnoise_kernel<", (WIDE_STORE,)),
     ("updates", r"\bupdate_kernel<", (WIDE_LOAD, WIDE_STORE)),
 )

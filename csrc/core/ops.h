@@ -162,6 +162,33 @@ struct GanLossBackward {
   Resources run;
 };
 
+// The discriminator's last layer, which has one output, with the loss of its logits: a = hidden . weight + bias.
+// Rows [0, real_rows) are real, the others generated; each kind's mean is over its own rows.
+struct HeadLossForward {
+  DType dtype;
+  Matrix hidden;       // (m, k), its columns one after the other
+  const void* weight;  // contiguous (k)
+  const void* bias;    // one value or null
+  int64_t real_rows;
+  GanTerm generated;  // the term of generated rows: `fake` is the discriminator's loss, others the generator's
+  double smoothing;
+  void *loss, *logits;
+  void* slopes;  // (m) d loss / d a, in the type that is computed with
+  void* sums;    // (k + 1) the columns' sums of slopes * hidden, then that of slopes, in that type; null: not wanted
+  Resources run;
+};
+
+// e = grad_loss * slopes + grad_logits; grad_hidden = e . weight, grad_weight = e^T . hidden, grad_bias = sum e.
+struct HeadLossBackward {
+  DType dtype;
+  Matrix hidden;
+  const void* weight;
+  const void *grad_loss, *grad_logits;          // one value, contiguous (m); null: zero
+  const void *slopes, *sums;                    // of the forward pass; sums may be null
+  void *grad_hidden, *grad_weight, *grad_bias;  // null where not wanted
+  Resources run;
+};
+
 // One contiguous parameter tensor of an update; its state is of the same dtype or fp32.
 struct ParamSlice {
   void* param;
@@ -215,6 +242,8 @@ struct Backend {
   void (*dropout_forward)(const DropoutForward&);
   void (*gan_loss_forward)(const GanLossForward&);
   void (*gan_loss_backward)(const GanLossBackward&);
+  void (*head_loss_forward)(const HeadLossForward&);
+  void (*head_loss_backward)(const HeadLossBackward&);
   void (*momentum_update)(const MomentumUpdate&);
   void (*adam_update)(const AdamUpdate&);
   void (*noise)(const Noise&);

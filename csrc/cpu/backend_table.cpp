@@ -8,8 +8,20 @@ namespace pygan::cpu::PYGAN_ISA {
 
 extern const Backend table;
 const Backend table = {
-    PYGAN_NAME(PYGAN_ISA), linear_act_forward, linear_act_backward, maxout_forward, maxout_backward, dropout_forward,
-    gan_loss_forward,      gan_loss_backward,  momentum_update,     adam_update,    noise,           minibatch_indices,
+    PYGAN_NAME(PYGAN_ISA),
+    linear_act_forward,
+    linear_act_backward,
+    maxout_forward,
+    maxout_backward,
+    dropout_forward,
+    gan_loss_forward,
+    gan_loss_backward,
+    head_loss_forward,
+    head_loss_backward,
+    momentum_update,
+    adam_update,
+    noise,
+    minibatch_indices,
 };
 
 }  // namespace pygan::cpu::PYGAN_ISA

@@ -16,6 +16,8 @@ void maxout_backward(const MaxoutBackward& op);
 void dropout_forward(const DropoutForward& op);
 void gan_loss_forward(const GanLossForward& op);
 void gan_loss_backward(const GanLossBackward& op);
+void head_loss_forward(const HeadLossForward& op);
+void head_loss_backward(const HeadLossBackward& op);
 void momentum_update(const MomentumUpdate& op);
 void adam_update(const AdamUpdate& op);
 void noise(const Noise& op);

@@ -63,6 +63,12 @@ GanTerm parse_generator_kind(std::string_view name) {
   return parse("generator_loss", "kind", name, kNames) == 0 ? GanTerm::minimax : GanTerm::non_saturating;
 }
 
+GanTerm parse_head_kind(std::string_view op, std::string_view name) {
+  static constexpr const char* kNames[] = {"discriminator", "minimax", "non_saturating"};
+  static constexpr GanTerm kTerms[] = {GanTerm::fake, GanTerm::minimax, GanTerm::non_saturating};
+  return kTerms[parse(op, "kind", name, kNames)];
+}
+
 NoiseKind parse_noise_kind(std::string_view name) {
   static constexpr const char* kNames[] = {"normal", "uniform"};
   return static_cast<NoiseKind>(parse("noise", "kind", name, kNames));

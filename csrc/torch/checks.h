@@ -17,6 +17,8 @@ Activation parse_activation(std::string_view op, std::string_view name);
 bool parse_layer_activation(std::string_view op, std::string_view name);
 Reduction parse_reduction(std::string_view op, std::string_view name);
 GanTerm parse_generator_kind(std::string_view name);
+// "discriminator" or one of the generator's: the term of generated rows.
+GanTerm parse_head_kind(std::string_view op, std::string_view name);
 NoiseKind parse_noise_kind(std::string_view name);
 
 void check_slope(const char* op, double slope);

@@ -65,14 +65,19 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
+py::object wrap(Tensor tensor) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor))); }
+
+py::object wrap(std::tuple<Tensor, Tensor> pair) {
+  return py::make_tuple(wrap(std::move(std::get<0>(pair))), wrap(std::move(std::get<1>(pair))));
+}
+
 template <class F>
 py::object without_gil(const F& f) {
-  Tensor result;
-  {
+  auto result = [&] {
     const py::gil_scoped_release release;
-    result = f();
-  }
-  return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(result)));
+    return f();
+  }();
+  return wrap(std::move(result));
 }
 
 py::object linear_act(py::handle x, py::handle weight, py::handle bias, py::handle activation_name, py::handle slope_) {
@@ -133,6 +138,25 @@ py::object generator_loss(py::handle fake, py::handle kind_name, py::handle redu
   return without_gil([&] { return op.call(unpack(fake), kind, reduction); });
 }
 
+py::object head_loss(py::handle hidden, py::handle weight, py::handle bias, py::handle rows, py::handle kind_name,
+                     py::handle smoothing_) {
+  const int64_t real_rows = whole("head_loss", "real_rows", rows);
+  const auto kind = text("head_loss", "kind", kind_name);
+  const double smoothing = number("head_loss", "label_smoothing", smoothing_);
+  check_tensor("head_loss", "hidden", hidden);
+  check_tensor("head_loss", "weight", weight);
+  check_tensor("head_loss", "bias", bias, true);
+  if (!are_plain(hidden, weight) || !(bias.is_none() || is_plain(bias))) {
+    using namespace py::literals;
+    return torch_op("head_loss")(hidden, weight, bias, "real_rows"_a = real_rows, "kind"_a = kind,
+                                 "label_smoothing"_a = smoothing);
+  }
+  static const auto op = find<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const optional<Tensor>&,
+                                                         c10::SymInt, c10::string_view, double)>("pygan::head_loss");
+  const optional<Tensor> given = bias.is_none() ? std::nullopt : optional<Tensor>(unpack(bias));
+  return without_gil([&] { return op.call(unpack(hidden), unpack(weight), given, real_rows, kind, smoothing); });
+}
+
 }  // namespace
 
 void define_direct_calls(py::module_& m) {
@@ -148,6 +172,7 @@ void define_direct_calls(py::module_& m) {
   m.def("maxout", maxout);
   m.def("discriminator_loss", discriminator_loss);
   m.def("generator_loss", generator_loss);
+  m.def("head_loss", head_loss);
 }
 
 }  // namespace pygan

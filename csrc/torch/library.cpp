@@ -46,6 +46,19 @@ TORCH_LIBRARY(pygan, m) {
       tags);
   m.def("generator_loss(Tensor fake_logits, *, str kind=\"non_saturating\", str reduction=\"mean\") -> Tensor", tags);
   m.def("generator_loss_backward(Tensor grad, Tensor fake_logits, *, str kind, str reduction) -> Tensor", tags);
+  m.def(
+      "head_loss(Tensor hidden, Tensor weight, Tensor? bias=None, *, SymInt real_rows, str kind=\"discriminator\", "
+      "float label_smoothing=0.0) -> (Tensor loss, Tensor logits)",
+      tags);
+  m.def(
+      "head_loss_forward(Tensor hidden, Tensor weight, Tensor? bias, *, SymInt real_rows, str kind, "
+      "float label_smoothing, bool with_sums) -> (Tensor loss, Tensor logits, Tensor slopes, Tensor sums)",
+      tags);
+  m.def(
+      "head_loss_backward(Tensor? grad_loss, Tensor? grad_logits, Tensor hidden, Tensor weight, Tensor logits, "
+      "Tensor slopes, Tensor sums, *, SymInt real_rows, str kind, float label_smoothing, bool[3] output_mask) "
+      "-> (Tensor, Tensor, Tensor)",
+      tags);
   m.def("momentum_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] velocities, *, float lr, float momentum) -> ()",
         tags);
   m.def(
