@@ -129,7 +129,7 @@ class Trainer:
 
     def _alternating(self, i: int) -> tuple[Tensor, ...]:
         """Iteration i as the paper prints it: k steps of D, then one of G with fresh noise."""
-        k = self.config.k
+        config, k = self.config, self.config.k
         for j in range(k):
             t = i * k + j
             z = self._noise(random.NOISE_D, t)
@@ -139,7 +139,8 @@ class Trainer:
             d_loss, real_logits, fake_logits = self._d_loss(x, fake, t)
             self._d.update_(gradients(d_loss, self._d), update=t, epoch=self._epoch(t))
         z = self._noise(random.NOISE_G, i)
-        g_loss = self._g_loss(self._G(z, random.DROPOUT_G, i), i)
+        logits = self._D(self._G(z, random.DROPOUT_G, i), random.DROPOUT_D_IN_G, i)
+        g_loss = ops.generator_loss(logits, kind=config.generator_loss)
         self._g.update_(gradients(g_loss, self._g), update=i, epoch=self._epoch(t))
         return statistics(d_loss, g_loss, real_logits, fake_logits)
 
@@ -157,13 +158,6 @@ class Trainer:
             real_logits,
             fake_logits,
         )
-
-    def _g_loss(self, fake: Tensor, i: int) -> Tensor:
-        """What G descends."""
-        kind = self.config.generator_loss
-        if isinstance(self.discriminator, MLP) and self.discriminator.has_fused_head():
-            return self.discriminator.head_loss(fake, real_rows=0, kind=kind)[0]
-        return ops.generator_loss(self._D(fake, random.DROPOUT_D_IN_G, i), kind=kind)
 
     def _simultaneous(self, i: int) -> tuple[Tensor, ...]:
         """Iteration i as the authors ran it: G steps with D's last step, from the same parameters and z."""
