@@ -41,9 +41,9 @@ void check(const at::TensorList& weights, const c10::List<optional<Tensor>>& bia
   }
 }
 
-Tensor mlp(const Tensor& x, at::TensorList weights, const c10::List<optional<Tensor>>& biases,
-           const c10::List<std::string>& activations, double slope, int64_t pieces, at::ArrayRef<double> dropout,
-           c10::SymInt seed, c10::SymInt offset) {
+Tensor layer_by_layer(const Tensor& x, at::TensorList weights, const c10::List<optional<Tensor>>& biases,
+                      const c10::List<std::string>& activations, double slope, int64_t pieces,
+                      at::ArrayRef<double> dropout, c10::SymInt seed, c10::SymInt offset) {
   static const auto linear_act = c10::Dispatcher::singleton()
                                      .findSchemaOrThrow("pygan::linear_act", "")
                                      .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&,
@@ -53,8 +53,6 @@ Tensor mlp(const Tensor& x, at::TensorList weights, const c10::List<optional<Ten
                                  .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double,
                                                c10::SymInt, c10::SymInt)>();
   check(weights, biases, activations, dropout, pieces);
-  if (serves_small_mlp(x, weights, activations, dropout))
-    return call_small_mlp(x, weights, biases, activations, slope).back();
   Tensor h = x;
   for (size_t i = 0; i < weights.size(); ++i) {
     const std::string activation = activations.get(i);
@@ -66,10 +64,19 @@ Tensor mlp(const Tensor& x, at::TensorList weights, const c10::List<optional<Ten
   return h;
 }
 
+Tensor mlp(const Tensor& x, at::TensorList weights, const c10::List<optional<Tensor>>& biases,
+           const c10::List<std::string>& activations, double slope, int64_t pieces, at::ArrayRef<double> dropout,
+           c10::SymInt seed, c10::SymInt offset) {
+  if (!serves_small_mlp(x, weights, activations, dropout))
+    return layer_by_layer(x, weights, biases, activations, slope, pieces, dropout, std::move(seed), std::move(offset));
+  check(weights, biases, activations, dropout, pieces);
+  return call_small_mlp(x, weights, biases, activations, slope).back();
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("mlp", mlp); }
 // torch.func.vmap: the parts are batched
-TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("mlp", mlp); }
+TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("mlp", layer_by_layer); }
 
 }  // namespace pygan
