@@ -52,7 +52,6 @@ Tensor layer_by_layer(const Tensor& x, at::TensorList weights, const c10::List<o
                                  .findSchemaOrThrow("pygan::maxout", "")
                                  .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double,
                                                c10::SymInt, c10::SymInt)>();
-  check(weights, biases, activations, dropout, pieces);
   Tensor h = x;
   for (size_t i = 0; i < weights.size(); ++i) {
     const std::string activation = activations.get(i);
@@ -64,19 +63,27 @@ Tensor layer_by_layer(const Tensor& x, at::TensorList weights, const c10::List<o
   return h;
 }
 
+// Each layer an op of its own: what torch.func.vmap batches.
+Tensor checked_layer_by_layer(const Tensor& x, at::TensorList weights, const c10::List<optional<Tensor>>& biases,
+                              const c10::List<std::string>& activations, double slope, int64_t pieces,
+                              at::ArrayRef<double> dropout, c10::SymInt seed, c10::SymInt offset) {
+  check(weights, biases, activations, dropout, pieces);
+  return layer_by_layer(x, weights, biases, activations, slope, pieces, dropout, std::move(seed), std::move(offset));
+}
+
 Tensor mlp(const Tensor& x, at::TensorList weights, const c10::List<optional<Tensor>>& biases,
            const c10::List<std::string>& activations, double slope, int64_t pieces, at::ArrayRef<double> dropout,
            c10::SymInt seed, c10::SymInt offset) {
-  if (!serves_small_mlp(x, weights, activations, dropout))
-    return layer_by_layer(x, weights, biases, activations, slope, pieces, dropout, std::move(seed), std::move(offset));
   check(weights, biases, activations, dropout, pieces);
-  return call_small_mlp(x, weights, biases, activations, slope).back();
+  if (serves_small_mlp(x, weights, activations, dropout))
+    return call_small_mlp(x, weights, biases, activations, slope).back();
+  return layer_by_layer(x, weights, biases, activations, slope, pieces, dropout, std::move(seed), std::move(offset));
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("mlp", mlp); }
 // torch.func.vmap: the parts are batched
-TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("mlp", layer_by_layer); }
+TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("mlp", checked_layer_by_layer); }
 
 }  // namespace pygan
