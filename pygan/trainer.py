@@ -90,17 +90,16 @@ class Trainer:
         device: torch.device | str | None = None,
     ):
         check_modules(generator=generator, discriminator=discriminator)
-        rules = optimizer if isinstance(optimizer, tuple | list) else (optimizer, optimizer)
         self.config = TrainerConfig(
             batch_size=batch_size,
             k=k,
             update=update,
             generator_loss=generator_loss,
-            optimizer=tuple(rules),
+            optimizer=optimizer,
             noise=noise,
             noise_dim=infer_noise_dim(generator) if noise_dim is None else noise_dim,
             label_smoothing=label_smoothing,
-            pixel_range=tuple(pixel_range),
+            pixel_range=pixel_range,
             seed=seed,
             engine=engine,
         )
@@ -112,8 +111,8 @@ class Trainer:
 
     def _set_up(self, generator: nn.Module, discriminator: nn.Module, device) -> None:
         """Bring networks, data and optimizers to one device."""
+        check_device(next(generator.parameters()).device if device is None else device)
         if device is not None:
-            device = check_device(device)
             generator, discriminator = generator.to(device), discriminator.to(device)
         self.generator, self.discriminator = generator, discriminator
         first = check_networks(generator, discriminator, self.data, self.config)
@@ -210,10 +209,13 @@ class Trainer:
 
         Raises:
             ValueError: fewer than one iteration.
+            RuntimeError: called where torch computes no gradients.
             DivergenceError: a loss became infinite or NaN; the last good state kept is put back first.
             KeyboardInterrupt: after the callback has seen all statistics.
         """
         iterations = check_whole(iterations, "iterations")
+        if not torch.is_grad_enabled():
+            raise RuntimeError("Trainer.run needs gradients: call it outside torch.no_grad() and inference_mode()")
         step = self._alternating if self.config.update == "alternating" else self._simultaneous
         recorder = Recorder(iterations, self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
         last_good = LastGood(self)
@@ -249,11 +251,12 @@ class Trainer:
             (n, d) on the trainer's device.
 
         Raises:
-            ValueError: n below 1.
+            ValueError: n below 1, or step below 0.
         """
         if step is None:
             step = self.samples_drawn
             self.samples_drawn += 1
+        step = check_whole(step, "step", least=0)
         return generate(self.generator, n, self.config, step=step, like=next(self.generator.parameters()))
 
     # ------------------------------------------------------------------------------------------- checkpoints
