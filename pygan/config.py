@@ -67,6 +67,8 @@ class TrainerConfig:
     @classmethod
     def from_dict(cls, values: dict) -> TrainerConfig:
         """What `to_dict` wrote down."""
+        for name in values:
+            check_name(name, [field.name for field in dataclasses.fields(cls)], "a setting's name")
         return cls(**{**values, "optimizer": tuple(rule_from_dict(rule) for rule in values["optimizer"])})
 
 

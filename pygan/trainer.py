@@ -217,7 +217,7 @@ class Trainer:
         if not torch.is_grad_enabled():
             raise RuntimeError("Trainer.run needs gradients: call it outside torch.no_grad() and inference_mode()")
         step = self._alternating if self.config.update == "alternating" else self._simultaneous
-        recorder = Recorder(iterations, self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
+        recorder = Recorder(self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
         last_good = LastGood(self)
         self.generator.train()
         self.discriminator.train()
@@ -283,10 +283,12 @@ class Trainer:
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The lowest and the highest value that examples have, for pictures of them."""
+        """The lowest and the highest value that examples have, for pictures of them; apart also where all are equal."""
         if self._values.dtype == torch.uint8:
             return self.config.pixel_range
-        return float(self._values.min()), float(self._values.max())
+        low, high = float(self._values.min()), float(self._values.max())
+        around = 0.0 if low < high else max(0.5, abs(low) / 2)
+        return low - around, high + around
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that training changes, by name, sharing memory with the trainer."""

@@ -320,6 +320,26 @@ def test_history_has_a_number_for_each_iteration():
     assert repr(history).startswith("History(30 iterations from 0: d_loss ")
 
 
+def test_statistics_take_room_as_they_come(monkeypatch):
+    def stop(trainer, news):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make().run(10**13, stop)
+    whole = make().run(30)
+    monkeypatch.setattr("pygan.history._UNFETCHED", 4)
+    calls = []
+    history = make().run(30, lambda trainer, news: calls.append(news))
+    assert [len(news) for news in calls] == [4] * 7 + [2]
+    assert [news.first for news in calls] == list(range(0, 30, 4))
+    assert np.array_equal(history.d_loss, whole.d_loss)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.0, (-0.5, 0.5)), (3.0, (1.5, 4.5)), (-1e30, (-1.5e30, -0.5e30))])
+def test_data_of_one_value_has_a_range(value, shown):
+    assert make(torch.full((50, 6), value)).value_range == pytest.approx(shown)
+
+
 def test_samples_follow_from_the_seed_and_the_draw():
     trainer, again = make(dtype=torch.float32), make(dtype=torch.float32)
     first, second = trainer.sample(10), trainer.sample(10)
