@@ -171,9 +171,10 @@ def test_a_signal_ends_a_run_cleanly(number, code, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
+    time.sleep(0.2)
     while process.poll() is None and not (tmp_path / "run" / "losses.png").exists():
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)  # the impatient lose nothing
+        time.sleep(0.02)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "interrupted after" in out
