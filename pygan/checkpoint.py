@@ -58,7 +58,7 @@ def save(trainer: Trainer, path: str | Path, *, overwrite: bool = False) -> None
     0
     """
     path = Path(path).absolute()
-    if path.is_file() and not overwrite and path not in trainer.checkpoints:
+    if path.exists() and not path.is_dir() and not overwrite and path not in trainer.checkpoints:
         raise FileExistsError(f"{path} exists and is not this trainer's checkpoint; overwrite=True replaces it")
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in trainer.state().items()}
     with replacing(path) as temporary:

@@ -155,6 +155,8 @@ def _run(trainer, folder, iterations: int, console: Console, interrupted) -> tup
                 trainer.run(iterations, report)
         except DivergenceError as error:
             return 1, f"{_sentence(error)}; "
+        except OSError as error:  # from writing, between two iterations: what can be written still is
+            return 1, f"{_sentence(error)}; "
         except BaseException:
             if trainer.iteration == 0:
                 folder.discard()

@@ -197,8 +197,8 @@ class Trainer:
     def run(self, iterations: int, callback: Callable[[Trainer, History], None] | None = None) -> History:
         """Train for so many iterations, from where the trainer stands.
 
-        An interrupt (Ctrl-C) waits for the end of the iteration: the trainer is then left between two iterations, can
-        be saved, and can run on.
+        An interrupt (Ctrl-C, or SIGTERM where Python handles it) waits for the end of the iteration: the trainer is
+        then left between two iterations, can be saved, and can run on.
 
         Args:
             iterations: at least 1.

@@ -141,6 +141,16 @@ def test_a_file_that_cannot_be_written_costs_no_other(failing, code, capsys, mon
     assert capsys.readouterr().err == f"pygan: not written: {name} (not today)\n"
 
 
+def test_a_full_disk_ends_a_run_with_what_can_be_written(capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "run/metrics.jsonl")
+
+    monkeypatch.setattr(RunFolder, "add", full)
+    assert main([*SMALL, "--out", "run"]) == 1
+    assert "run/metrics.jsonl: No space left on device; written to run: samples.png" in capsys.readouterr().out
+    assert Trainer.resume("run/checkpoint.safetensors", data.digits()).iteration > 0
+
+
 @pytest.mark.parametrize("out", [["--out", "run"], ["--out", "empty"], []])
 def test_a_run_that_never_began_leaves_nothing(out, capsys, monkeypatch):
     def fail(*arguments):
