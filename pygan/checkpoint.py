@@ -8,11 +8,11 @@ code.
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from pygan import running
+from pygan._files import replacing
+from pygan._names import check_name, check_pair, check_whole, check_wholes
 from pygan.config import TrainerConfig, check_device
 from pygan.data import as_dataset
 from pygan.nn import MLP
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pygan.trainer import Trainer
 
 FORMAT = 1
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 class CheckpointError(ValueError):
@@ -55,10 +58,10 @@ def save(trainer: Trainer, path: str | Path, *, overwrite: bool = False) -> None
     0
     """
     path = Path(path).absolute()
-    if path.exists() and not overwrite and path not in trainer.checkpoints:
+    if path.exists() and not path.is_dir() and not overwrite and path not in trainer.checkpoints:
         raise FileExistsError(f"{path} exists and is not this trainer's checkpoint; overwrite=True replaces it")
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in trainer.state().items()}
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         # Not save_file: that makes files which only their owner may read.
         temporary.write_bytes(safetensors.torch.save(tensors, metadata={"pygan": json.dumps(_header(trainer))}))
     trainer.checkpoints.add(path)
@@ -103,7 +106,9 @@ def resume(
         name: _network(name, given, header, tensors, path)
         for name, given in (("generator", generator), ("discriminator", discriminator))
     }
-    config = TrainerConfig.from_dict({**header["config"], **({"engine": engine} if engine else {})})
+    config = TrainerConfig.from_dict(header["config"])
+    if engine is not None:
+        config = dataclasses.replace(config, engine=engine)
     trainer = Trainer(**networks, data=data, device=device, **config.arguments())
     _check_state(trainer.state(), tensors, path)
     running.restore(trainer, tensors)
@@ -131,6 +136,7 @@ def load_generator(path: str | Path, *, device: torch.device | str = "cpu") -> t
         raise CheckpointError(f"{path} holds a generator that is not a pygan.nn.MLP; resume it with generator=")
     network = _network("generator", None, header, tensors, path)
     state = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
+    _check_state(network.state_dict(), state, path)
     network.load_state_dict(state)
     return network.to(check_device(device)).eval(), TrainerConfig.from_dict(header["config"]), header
 
@@ -152,8 +158,12 @@ def read(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
         raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from error
     if not isinstance(header, dict) or "format" not in header:
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of pygan")
-    if header["format"] > FORMAT:
-        raise CheckpointError(f"{path} was written by pygan {header['pygan']}, which is later than this one")
+    if _checked("format", header, path, check_whole) > FORMAT:
+        raise CheckpointError(f"{path} was written by pygan {header.get('pygan')}, which is later than this one")
+    _check_header(header, path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise CheckpointError(f"{path} is damaged: its {name} holds a NaN")
     return header, tensors
 
 
@@ -183,12 +193,53 @@ def _header(trainer: Trainer) -> dict:
     }
 
 
+def _check_header(header: dict, path) -> None:
+    """That the header's entries are what `_header` writes; architectures are checked by `MLP` when it makes them."""
+
+    def count(value, name: str) -> int:
+        return check_whole(value, name, least=0)
+
+    def architecture(value, name: str) -> None:
+        if not isinstance(value, dict | None):
+            raise ValueError(f"{name} must be the settings of an MLP or null, got {value!r}")
+
+    _checked("iteration", header, path, count)
+    _checked("samples_drawn", header, path, count)
+    _checked("dtype", header, path, lambda dtype, name: check_name(dtype, _DTYPES, name))
+    _checked("config", header, path, lambda config, _: TrainerConfig.from_dict(config))
+    _checked("generator", header, path, architecture)
+    _checked("discriminator", header, path, architecture)
+    data = _checked("data", header, path, lambda data, _: dict(data))
+    _checked("name", data, path, lambda value, _: str(value))
+    _checked("rows", data, path, check_whole)
+    _checked("columns", data, path, check_whole)
+    _checked("image_shape", data, path, lambda shape, name: None if shape is None else check_wholes(shape, name))
+    _checked(
+        "value_range",
+        data,
+        path,
+        lambda ends, name: check_pair(ends, name, "(low, high)", lambda low, high: low <= high),
+    )
+
+
+def _checked(name: str, entries: dict, path, check: Callable[[object, str], Any]):
+    """What `check` makes of an entry of the header and its name; its refusal says which file and entry it is."""
+    if name not in entries:
+        raise CheckpointError(f"{path} is damaged: its header lacks {name!r}")
+    try:
+        return check(entries[name], name)
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged: its header's {name!r} lacks {error}") from error
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged: its header's {name!r} is wrong: {error}") from error
+
+
 def _network(name: str, given: nn.Module | None, header: dict, tensors: dict[str, Tensor], path) -> nn.Module:
     """The network to restore into: the one given, if it fits, or a new MLP."""
     if given is None:
         if header[name] is None:
             raise ValueError(f"{path} holds a {name} that is not a pygan.nn.MLP: give {name}=, a module like it")
-        return MLP(**header[name], dtype=getattr(torch, header["dtype"]))
+        return _checked(name, header, path, lambda config, _: MLP(**config, dtype=getattr(torch, header["dtype"])))
     if header[name] is not None and type(given) is MLP and given.config() != header[name]:
         raise CheckpointError(
             f"{path} is of another architecture: its {name} is {_in_words(header[name])}, "
@@ -219,19 +270,3 @@ def _in_words(config: dict) -> str:
     pieces = f", {config['pieces']} pieces" if config["pieces"] > 1 else ""
     dropout = f", dropout {config['dropout']}" if any(config["dropout"]) else ""
     return f"{sizes} ({', '.join([*config['activation'], config['output']])}{pieces}{dropout})"
-
-
-@contextlib.contextmanager
-def _replacing(path: Path):
-    """A temporary file beside `path`, which takes its place if all goes well and else leaves nothing."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

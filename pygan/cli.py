@@ -1,7 +1,7 @@
 """The command `pygan`: train a recipe, draw samples from a run, say what is installed.
 
 Whatever goes wrong is said in one sentence. Exit codes: 0 done, 1 something failed, 2 what was asked for
-cannot be, 130 interrupted.
+cannot be, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+_INTERRUPTED, _TERMINATED = 130, 143  # as shells have it: 128 and the number of the signal
+
 app = typer.Typer(
     name="pygan",
     help="Generative adversarial nets with fused kernels (Goodfellow et al. 2014).",
@@ -23,13 +25,48 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        import pygan
+
+        print(f"pygan {pygan.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("expected a path, got ''")
+    return Path(text)
+
+
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Option(help="What to train; `pygan info` lists the recipes.")] = "digits",
+    recipe: Annotated[str | None, typer.Option(help="What to train; `pygan info` lists them; default: digits.")] = None,
     data: Annotated[str | None, typer.Option(help="Another data set: a name, or an idx or .npy file.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Iterations of Algorithm 1; default: the recipe's.")] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(help="Iterations of Algorithm 1; default: the recipe's. With --resume, how many more."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness; the same seed gives the same bits.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A new folder for the run; default: runs/<recipe>-<n>.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="A new folder for the run; default: runs/<recipe>-<n>."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path, metavar="RUN", help="Go on with the run in this folder: same data, recipe and settings."
+        ),
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="auto or composed.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: cpu.")] = None,
     update: Annotated[str | None, typer.Option(help="alternating or simultaneous.")] = None,
@@ -38,61 +75,102 @@ def train(
     generator_loss: Annotated[str | None, typer.Option(help="non_saturating or minimax.")] = None,
 ) -> int:
     """Train a recipe, and write samples, curves, metrics and a checkpoint. Ctrl-C ends it cleanly."""
+    settings = {"seed": seed, "update": update, "batch_size": batch_size, "k": k, "generator_loss": generator_loss}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if resume is None:
+        settings |= {name: v for name, v in (("iterations", iterations), ("engine", engine)) if v is not None}
+        return _begin(recipe or "digits", settings, data, out, device)
+    given = [name for name, value in (("recipe", recipe), ("data", data), ("out", out)) if value is not None]
+    for name in (*given, *settings):
+        raise ValueError(f"--resume goes on with the run's own settings: leave out --{name.replace('_', '-')}")
+    return _continue(resume, iterations, engine, device)
+
+
+def _begin(recipe: str, settings: dict, data: str | None, out: Path | None, device: str | None) -> int:
     from pygan import recipes, run_folder
 
-    overrides = {
-        "iterations": iterations,
-        "seed": seed,
-        "engine": engine,
-        "update": update,
-        "batch_size": batch_size,
-        "k": k,
-        "generator_loss": generator_loss,
-    }
-    chosen = recipes.get(recipe, **{name: value for name, value in overrides.items() if value is not None})
+    chosen = recipes.get(recipe, **settings)
     run_folder.check_vacant(out)
     trainer = chosen.build(data, device=device)
     config = {
         "recipe": chosen.to_dict(),
-        "data": data or chosen.data,
+        "data": run_folder.data_source(chosen.data if data is None else data),
         **_surroundings(),
         "device": str(trainer.device),
     }
-    path = run_folder.create(out, chosen.name)
-    return _train(trainer, run_folder.RunFolder(path, config, chosen.iterations), chosen.iterations)
+    return _train(trainer, run_folder.RunFolder.create(out, config, chosen.iterations), chosen.iterations)
+
+
+def _continue(run: Path, iterations: int | None, engine: str | None, device: str | None) -> int:
+    from pygan import run_folder
+    from pygan._names import check_whole
+
+    trainer, config = run_folder.resume(run, engine=engine, device=device)
+    done = trainer.iteration
+    more = config["recipe"]["iterations"] - done if iterations is None else check_whole(iterations, "iterations")
+    if more < 1:
+        raise ValueError(f"{run} is done, with {done} iterations: say how many more with --iterations")
+    config["recipe"]["iterations"] = done + more
+    config |= {**_surroundings(), "device": str(trainer.device)}
+    return _train(trainer, run_folder.RunFolder(run, config, done + more, first=done), more)
 
 
 def _train(trainer, folder, iterations: int) -> int:
-    """Run, show, write down; whatever ends the run, the folder is completed."""
-    from pygan.history import DivergenceError
-    from pygan.progress import Progress
+    """Run, show, write down; whatever ends the run, the folder is completed, and signals wait for that."""
+    from pygan.running import Terminated, interrupts_deferred
 
     console = Console()
     console.print(f"{trainer.data!r} -> {folder.path}", soft_wrap=True, highlight=False)
-    code, ending = 0, ""
-    with Progress(iterations, console) as progress:
+    failed = {}
+    try:
+        with interrupts_deferred() as interrupted:
+            code, ending = _run(trainer, folder, iterations, console, interrupted)
+            written, failed = folder.finish(trainer)
+            names = ", ".join(written)
+            console.print(f"{ending}written to {folder.path}: {names}", soft_wrap=True, highlight=False)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Terminated:
+        code = _TERMINATED
+    if failed:
+        reasons = ", ".join(f"{name} ({_sentence(error)})" for name, error in failed.items())
+        print(f"pygan: not written: {reasons}", file=sys.stderr)
+    return code or int(not failed.keys().isdisjoint(("checkpoint.safetensors", "metrics.jsonl")))
+
+
+def _run(trainer, folder, iterations: int, console: Console, interrupted) -> tuple[int, str]:
+    """The exit code, and the words on how it ended."""
+    from pygan.history import DivergenceError
+    from pygan.progress import Progress
+
+    first = trainer.iteration
+    with Progress(first + iterations, console, first) as progress:
 
         def report(trainer, news):
             progress(trainer.iteration, news)
             folder.add(trainer, news)
 
         try:
-            trainer.run(iterations, report)
-        except KeyboardInterrupt:
-            code, ending = 130, f"interrupted after {trainer.iteration} iterations; "
+            if not interrupted():
+                trainer.run(iterations, report)
         except DivergenceError as error:
-            code, ending = 1, f"{_sentence(error)}; "
-    written = folder.finish(trainer)
-    names = ", ".join(file.name for file in written)
-    console.print(f"{ending}written to {folder.path}: {names}", soft_wrap=True, highlight=False)
-    return code
+            return 1, f"{_sentence(error)}; "
+        except OSError as error:  # from writing, between two iterations: what can be written still is
+            return 1, f"{_sentence(error)}; "
+        except BaseException:
+            if trainer.iteration == 0:
+                folder.discard()
+            raise
+    return 0, f"interrupted after {trainer.iteration} iterations; " if interrupted() else ""
 
 
 @app.command()
 def sample(
     run: Annotated[Path, typer.Argument(help="The folder of a run, or a checkpoint.")],
     n: Annotated[int, typer.Option(help="How many samples.")] = 100,
-    out: Annotated[Path, typer.Option(help="A new .png, .pdf or .svg picture, or a .npy array.")] = Path("samples.png"),
+    out: Annotated[
+        Path, typer.Option(parser=_path, metavar="PATH", help="A new .png, .pdf or .svg picture, or a .npy array.")
+    ] = Path("samples.png"),
     seed: Annotated[int | None, typer.Option(help="Of the noise; default: the run's.")] = None,
 ) -> int:
     """Draw samples from a trained generator."""
@@ -101,6 +179,7 @@ def sample(
     import numpy as np
 
     from pygan import checkpoint, figures, run_folder
+    from pygan._files import replacing
     from pygan.trainer import generate
 
     if out.exists():
@@ -110,13 +189,17 @@ def sample(
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
     samples = generate(generator, n, config, step=0, like=generator.flat_parameters())
-    shape, low_high = header["data"]["image_shape"], header["data"]["value_range"]
+    about = header["data"]
     if out.suffix == ".npy":
-        np.save(out, samples.numpy())
-    elif shape is None:
-        raise ValueError(f"{out}: samples of this run are no images; give a .npy file")
+        with replacing(out) as temporary, temporary.open("wb") as file:
+            np.save(file, samples.numpy())
+    elif about["image_shape"] is not None:
+        figures.sample_grid(samples, tuple(about["image_shape"]), out, value_range=tuple(about["value_range"]))
+    elif about["columns"] == 2:
+        examples = run_folder.load_data(run_folder.read_config(path.parent), about["rows"])
+        figures.scatter_2d(samples, examples, out)
     else:
-        figures.sample_grid(samples, tuple(shape), out, value_range=tuple(low_high))
+        raise ValueError(f"{out}: samples of this run are no images, nor points in the plane; give a .npy file")
     print(f"{n} samples written to {out}")
     return 0
 
@@ -152,8 +235,15 @@ def _surroundings() -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    from pygan.running import Terminated, termination_raises
+
     try:
-        return app(arguments, prog_name="pygan", standalone_mode=False) or 0
+        with termination_raises():
+            return app(arguments, prog_name="pygan", standalone_mode=False) or 0
+    except Terminated:
+        return _TERMINATED
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
     except (ValueError, TypeError) as error:
         return _fail(error, 2)
     except (OSError, ArithmeticError, ImportError, MemoryError, RuntimeError) as error:

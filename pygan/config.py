@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pygan._names import check_name, check_whole
+from pygan._names import check_name, check_pair, check_seed, check_whole
 from pygan.data import Dataset
 from pygan.losses import GENERATOR_LOSSES, check_smoothing
 from pygan.nn import MLP
-from pygan.optim import Rule, rule_from_dict, rule_to_dict
+from pygan.optim import Adam, Rule, check_rules, rule_from_dict, rule_to_dict
 from pygan.running import evaluating
 
 UPDATES = ("alternating", "simultaneous")
@@ -22,15 +23,14 @@ ENGINES = ("auto", "composed", "native")
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The settings of a `pygan.Trainer`, named as its arguments; `optimizer` is a pair, G's rule first.
+    """The settings of a `pygan.Trainer`, named as its arguments; one rule as `optimizer` is made a pair, G's first.
 
-    >>> from pygan import Adam
-    >>> TrainerConfig(noise_dim=100, optimizer=(Adam(), Adam())).update
-    'alternating'
+    >>> TrainerConfig(noise_dim=100).optimizer
+    (Adam(lr=0.0002, betas=(0.5, 0.999), eps=1e-08), Adam(lr=0.0002, betas=(0.5, 0.999), eps=1e-08))
     """
 
     noise_dim: int
-    optimizer: tuple[Rule, Rule]
+    optimizer: Rule | tuple[Rule, Rule] = Adam()
     batch_size: int = 100
     k: int = 1
     update: str = "alternating"
@@ -42,21 +42,19 @@ class TrainerConfig:
     engine: str = "auto"
 
     def __post_init__(self):
-        for name in ("noise_dim", "batch_size", "k"):
-            check_whole(getattr(self, name), name)
-        if check_whole(self.seed, "seed", least=0) >= 2**63:
-            raise ValueError(f"seed must be below 2^63, got {self.seed}")
+        checked = {name: check_whole(getattr(self, name), name) for name in ("noise_dim", "batch_size", "k")}
+        checked["seed"] = check_seed(self.seed)
         check_name(self.update, UPDATES, "update")
         check_name(self.generator_loss, GENERATOR_LOSSES, "generator_loss")
         check_name(self.noise, NOISES, "noise")
         check_name(self.engine, ENGINES, "engine")
         if self.engine == "native":
             raise ValueError('engine "native" is not part of this version; use "auto" or "composed"')
-        check_smoothing(self.label_smoothing)
-        if len(self.optimizer) != 2:
-            raise ValueError(f"optimizer must be one rule or a pair of them, got {len(self.optimizer)}")
-        if len(self.pixel_range) != 2 or not self.pixel_range[0] < self.pixel_range[1]:
-            raise ValueError(f"pixel_range must be (low, high), rising, got {self.pixel_range}")
+        checked["label_smoothing"] = check_smoothing(self.label_smoothing)
+        checked["optimizer"] = check_rules(self.optimizer)
+        checked["pixel_range"] = check_pair(self.pixel_range, "pixel_range", "(low, high), rising", lambda a, b: a < b)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def arguments(self) -> dict:
         """The settings as keyword arguments of `pygan.Trainer`."""
@@ -69,8 +67,9 @@ class TrainerConfig:
     @classmethod
     def from_dict(cls, values: dict) -> TrainerConfig:
         """What `to_dict` wrote down."""
-        rules = tuple(rule_from_dict(rule) for rule in values["optimizer"])
-        return cls(**{**values, "optimizer": rules, "pixel_range": tuple(values["pixel_range"])})
+        for name in values:
+            check_name(name, [field.name for field in dataclasses.fields(cls)], "a setting's name")
+        return cls(**{**values, "optimizer": tuple(rule_from_dict(rule) for rule in values["optimizer"])})
 
 
 def check_modules(**networks: object) -> None:
@@ -80,6 +79,8 @@ def check_modules(**networks: object) -> None:
             raise TypeError(f"{name} must be a torch.nn.Module, got {type(network).__name__}")
         if next(network.parameters(), None) is None:
             raise ValueError(f"{name} has no parameters to train")
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError(f"{name} has no parameters to train: all of them are frozen")
 
 
 def infer_noise_dim(generator: nn.Module) -> int:
@@ -94,10 +95,9 @@ def infer_noise_dim(generator: nn.Module) -> int:
 
 def check_device(device: torch.device | str) -> torch.device:
     """The device by that name, if it is there."""
-    try:
-        device = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device must be cpu, cuda or cuda:N, got {device!r}") from None
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", str(device)):
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {str(device)!r}")
+    device = torch.device(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device} is not there: torch sees {torch.cuda.device_count()} GPUs")
     return device
@@ -137,9 +137,12 @@ def _check_shapes(
         zeros = torch.zeros(2, inputs, dtype=like.dtype, device=like.device)
         with evaluating(network), torch.random.fork_rng(), torch.no_grad():
             try:
-                shape = tuple(network(zeros).shape)
+                result = network(zeros)
             except RuntimeError as error:
                 raise ValueError(f"{name} cannot take rows of {inputs} numbers ({inputs_are}): {error}") from error
+        if not isinstance(result, Tensor):
+            raise TypeError(f"{name} must give a tensor, {outputs_are}, got {type(result).__name__}")
+        shape = tuple(result.shape)
         if shape != (2, outputs) and not (outputs == 1 and shape == (2,)):
             raise ValueError(f"{name} must turn (2, {inputs}) into (2, {outputs}), {outputs_are}, got {shape}")
         given = outputs

@@ -47,6 +47,7 @@ class History:
 
 
 STATISTICS = tuple(field.name for field in fields(History))[:4]
+_UNFETCHED = 4096  # iterations whose statistics the device holds at most
 
 
 class DivergenceError(ArithmeticError):
@@ -75,45 +76,43 @@ class Recorder:
     """Collects statistics on the device and fetches them now and then, so that no iteration waits for one.
 
     Args:
-        iterations: how many will be written.
-        first: the number of the first.
+        first: the number of the first iteration.
         like: a tensor whose device and dtype the statistics have.
         interval: seconds between fetches.
     """
 
-    def __init__(self, iterations: int, first: int, like: Tensor, interval: float = 0.2):
-        self._rows = torch.zeros(iterations, len(STATISTICS), device=like.device, dtype=like.dtype)
-        self._fetched = np.zeros((iterations, len(STATISTICS)))
+    def __init__(self, first: int, like: Tensor, interval: float = 0.2):
+        self._rows = torch.zeros(_UNFETCHED, len(STATISTICS), device=like.device, dtype=like.dtype)
+        self._fetched = [np.empty((0, len(STATISTICS)))]
         self._first, self._interval = first, interval
         self._written = self._seen = 0
         self._last_fetch = time.monotonic()
 
     def write(self, statistics: Sequence[Tensor]) -> None:
-        """Keep the four numbers of the next iteration, tensors without dimensions."""
+        """Keep the four numbers of the next iteration, tensors without dimensions; there is room while not `due`."""
         torch.stack(list(statistics), out=self._rows[self._written])
         self._written += 1
 
     def due(self) -> bool:
         """Whether it is time to fetch."""
-        return time.monotonic() - self._last_fetch >= self._interval
+        return self._written == len(self._rows) or time.monotonic() - self._last_fetch >= self._interval
 
     def fetch(self) -> tuple[History, int | None]:
         """What was written since the last fetch, and the number of the first iteration that is not finite."""
-        start, stop = self._seen, self._written
-        self._fetched[start:stop] = self._rows[start:stop].cpu().double().numpy()
-        self._seen = stop
+        news, first = self._rows[: self._written].cpu().double().numpy(), self._first + self._seen
+        self._fetched.append(news.copy())
+        self._seen += self._written
+        self._written = 0
         self._last_fetch = time.monotonic()
-        bad = np.flatnonzero(~np.isfinite(self._fetched[start:stop]).all(axis=1))
-        return self._history(start, stop), self._first + start + int(bad[0]) if len(bad) else None
+        bad = np.flatnonzero(~np.isfinite(news).all(axis=1))
+        return History(*news.T.copy(), first=first), first + int(bad[0]) if len(bad) else None
 
     def at(self, iteration: int) -> dict[str, float] | None:
         """The fetched statistics of one iteration by name, or None if it was not in this run."""
-        index = iteration - self._first
-        return dict(zip(STATISTICS, self._fetched[index].tolist(), strict=True)) if index >= 0 else None
+        if iteration < self._first:
+            return None
+        return {name: float(getattr(self.history(), name)[iteration - self._first]) for name in STATISTICS}
 
     def history(self) -> History:
         """All that was fetched."""
-        return self._history(0, self._seen)
-
-    def _history(self, start: int, stop: int) -> History:
-        return History(*self._fetched[start:stop].T.copy(), first=self._first + start)
+        return History(*np.concatenate(self._fetched).T.copy(), first=self._first)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pygan import ops
-from pygan._names import check_name
+from pygan._names import check_name, check_number
 
 GENERATOR_LOSSES = ("non_saturating", "minimax")
 REDUCTIONS = ("mean", "sum", "none")
@@ -83,6 +83,4 @@ class GeneratorLoss(nn.Module):
 
 def check_smoothing(value: float) -> float:
     """`value` if it can smooth a label."""
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {value}")
-    return value
+    return check_number(value, "label_smoothing", "in [0, 1)", lambda smoothing: 0 <= smoothing < 1)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pygan import ops, random
-from pygan._names import check_name
+from pygan._names import check_name, check_number, check_whole, check_wholes
 
 __all__ = ["ACTIVATIONS", "MLP", "FusedLinear", "Maxout", "flatten_", "logit", "uniform_"]
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus")
+_MOST_PIECES = 256  # the winner is kept in a byte
 
 
 class FusedLinear(nn.Linear):
@@ -30,7 +32,7 @@ class FusedLinear(nn.Linear):
         device, dtype: of the parameters.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: an unknown activation, or a slope below 0.
 
     >>> layer = FusedLinear(3, 2, activation="tanh")
     >>> layer.load_state_dict(nn.Linear(3, 2).state_dict())
@@ -52,7 +54,7 @@ class FusedLinear(nn.Linear):
     ):
         super().__init__(in_features, out_features, bias, device, dtype)
         self.activation = check_name(activation, ACTIVATIONS, "activation")
-        self.slope = slope
+        self.slope = _check_slope(slope)
 
     def forward(self, x: Tensor) -> Tensor:
         """act(x W^T + b), x of shape (..., k)."""
@@ -75,7 +77,7 @@ class Maxout(nn.Module):
         device, dtype: of the parameters.
 
     Raises:
-        ValueError: fewer than one piece.
+        ValueError: a number that is not whole, or pieces below 1 or above 256.
 
     >>> Maxout(3, 2, pieces=5)(torch.zeros(7, 3)).shape
     torch.Size([7, 2])
@@ -85,9 +87,9 @@ class Maxout(nn.Module):
 
     def __init__(self, in_features: int, units: int, pieces: int, *, bias: bool = True, device=None, dtype=None):
         super().__init__()
-        if pieces < 1:
-            raise ValueError(f"pieces must be at least 1, got {pieces}")
-        self.in_features, self.units, self.pieces = in_features, units, pieces
+        self.in_features = in_features = check_whole(in_features, "in_features", least=0)
+        self.units = units = check_whole(units, "units", least=0)
+        self.pieces = pieces = _check_pieces(pieces)
         self.weight = nn.Parameter(torch.empty(units * pieces, in_features, device=device, dtype=dtype))
         self.register_parameter("bias", None)
         if bias:
@@ -129,7 +131,8 @@ class MLP(nn.Module):
         device, dtype: of the parameters.
 
     Raises:
-        ValueError: fewer than two sizes, a size below 1, an unknown activation, or a list of another length.
+        ValueError: fewer than two sizes, a size below 1, an unknown activation, a number out of its range, or a list
+            of another length.
 
     >>> mlp = MLP([100, 240, 1], pieces=5, dropout=[0.2, 0.5])
     >>> mlp(torch.zeros(8, 100)).shape, mlp.flat_parameters().shape
@@ -153,16 +156,16 @@ class MLP(nn.Module):
     ):
         super().__init__()
         self.sizes = _check_sizes(sizes)
-        hidden = _hidden_activations(activation, len(self.sizes) - 2, pieces)
+        self.slope, self.pieces, self.bias = _check_slope(slope), _check_pieces(pieces), bool(bias)
+        hidden = _hidden_activations(activation, len(self.sizes) - 2, self.pieces)
         self.activations = (*hidden, check_name(output, ACTIVATIONS, "output"))
         self.dropout = _check_dropout(dropout, len(self.activations))
-        self.slope, self.pieces, self.bias = slope, pieces, bias
-        made = {"bias": bias, "device": device, "dtype": dtype}
+        made = {"bias": self.bias, "device": device, "dtype": dtype}
         for i, (k, n, act) in enumerate(zip(self.sizes[:-1], self.sizes[1:], self.activations, strict=True)):
             if act == "maxout":
-                layer = Maxout(k, n, pieces, **made)
+                layer = Maxout(k, n, self.pieces, **made)
             else:
-                layer = FusedLinear(k, n, activation=act, slope=slope, **made)
+                layer = FusedLinear(k, n, activation=act, slope=self.slope, **made)
             self.add_module(str(i), layer)
         flatten_(self)
 
@@ -200,7 +203,8 @@ class MLP(nn.Module):
         """
         layers = self._modules.values()
         dropping = self.training and any(self.dropout)
-        compiling = torch.compiler.is_compiling()
+        # torch.jit.trace cannot record an op that takes lists of weights.
+        compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if dropping and seed is None and not compiling:
             seed = int(torch.randint(2**63 - 1, ()))
         if compiling or any(_hooked(layer) for layer in layers):
@@ -256,7 +260,7 @@ class MLP(nn.Module):
         return ops.head_loss(x, last.weight, last.bias, real_rows=real_rows, kind=kind, label_smoothing=label_smoothing)
 
     def _one_by_one(self, x: Tensor, dropping: bool, seed: int | None, offset: int) -> Tensor:
-        """Layer by layer, so that hooks run; without a seed (when compiling) by torch's own dropout."""
+        """Layer by layer, so that hooks run; without a seed (when compiling or tracing) by torch's own dropout."""
         for i, layer in enumerate(self._modules.values()):
             p = self.dropout[i] if dropping else 0.0
             if p and seed is None:
@@ -325,11 +329,10 @@ def flatten_(module: nn.Module) -> Tensor:
 
 
 def _lie_in_a_row(parameters: list[Tensor]) -> bool:
-    if parameters[0].is_meta:
-        return len(parameters) == 1
-    storage, start = parameters[0].untyped_storage().data_ptr(), parameters[0].storage_offset()
+    # Storages are told apart by identity: those of meta and fake tensors have no address.
+    storage, start = parameters[0].untyped_storage()._cdata, parameters[0].storage_offset()
     for p in parameters:
-        if p.untyped_storage().data_ptr() != storage or p.storage_offset() != start or not p.is_contiguous():
+        if p.untyped_storage()._cdata != storage or p.storage_offset() != start or not p.is_contiguous():
             return False
         start += p.numel()
     return True
@@ -354,7 +357,7 @@ def uniform_(module: nn.Module, radius: float | Sequence[float], *, seed: int, s
     True
     """
     weights = [p for p in module.parameters() if p.dim() > 1]
-    radii = [radius] * len(weights) if isinstance(radius, (int, float)) else list(radius)
+    radii = [radius] * len(weights) if isinstance(radius, numbers.Real) else list(radius)
     if len(radii) != len(weights):
         raise ValueError(f"radius must be one number, or one for each of {len(weights)} weights, got {len(radii)}")
     for p in module.parameters():
@@ -386,19 +389,34 @@ def _hooked(layer: nn.Module) -> bool:
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or not all(isinstance(n, int) and n >= 1 for n in sizes):
-        raise ValueError(f"sizes must be two or more whole numbers of at least 1, got {list(sizes)}")
-    return sizes
+    expected = "sizes must be two or more whole numbers of at least 1"
+    try:
+        checked = check_wholes(sizes, "sizes")
+    except ValueError:
+        raise ValueError(f"{expected}, got {sizes!r}") from None
+    if len(checked) < 2:
+        raise ValueError(f"{expected}, got {sizes!r}")
+    return checked
+
+
+def _check_slope(slope: float) -> float:
+    # The derivative is taken from the output, whose sign a negative slope would hide.
+    return check_number(slope, "slope", "a number of at least 0", lambda slope: slope >= 0)
+
+
+def _check_pieces(pieces: int) -> int:
+    if check_whole(pieces, "pieces") > _MOST_PIECES:
+        raise ValueError(f"pieces must be at most {_MOST_PIECES}, got {pieces}")
+    return int(pieces)
 
 
 def _hidden_activations(activation: str | Sequence[str], count: int, pieces: int) -> tuple[str, ...]:
-    if pieces < 1:
-        raise ValueError(f"pieces must be at least 1, got {pieces}")
     if isinstance(activation, str):
         if pieces > 1 and activation not in ("relu", "maxout"):
             raise ValueError(f"pieces={pieces} makes hidden layers maxout, so activation={activation!r} has no place")
         activation = ["maxout" if pieces > 1 else activation] * count
+    if not isinstance(activation, (list, tuple)):
+        raise ValueError(f"activation must be one name, or one for each hidden layer, got {activation!r}")
     if len(activation) != count:
         raise ValueError(
             f"activation must be one name, or one for each of {count} hidden layers, got {len(activation)}"
@@ -411,10 +429,8 @@ def _hidden_activations(activation: str | Sequence[str], count: int, pieces: int
 
 
 def _check_dropout(dropout: float | Sequence[float], count: int) -> tuple[float, ...]:
-    rates = (dropout,) * count if isinstance(dropout, (int, float)) else tuple(dropout)
+    one = isinstance(dropout, (str, numbers.Real)) or not isinstance(dropout, Iterable)
+    rates = (dropout,) * count if one else tuple(dropout)
     if len(rates) != count:
         raise ValueError(f"dropout must be one number, or one for each of {count} layers, got {len(rates)}")
-    for p in rates:
-        if not 0.0 <= p < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {p}")
-    return tuple(float(p) for p in rates)
+    return tuple(check_number(p, "dropout", "in [0, 1)", lambda p: 0 <= p < 1) for p in rates)

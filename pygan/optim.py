@@ -1,21 +1,20 @@
 """Update rules, as frozen descriptions of what to do, and their state, held in flat buffers.
 
->>> Momentum(lr=0.1, momentum=0.5)
-Momentum(lr=0.1, momentum=0.5, lr_decay=1.0, lr_floor=0.0, final_momentum=None, ...)
+>>> Adam(lr=1e-3)
+Adam(lr=0.001, betas=(0.5, 0.999), eps=1e-08)
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pygan import ops
-from pygan._names import check_name
+from pygan._names import check_name, check_number, check_pair
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,16 @@ class Momentum:
     max_column_norm: float | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "momentum_epochs", tuple(self.momentum_epochs))
-        _check("lr", self.lr, self.lr > 0, "above 0")
-        for name in ("momentum", "final_momentum"):
-            value = getattr(self, name)
-            _check(name, value, value is None or 0 <= value < 1, "in [0, 1)")
-        _check("lr_decay", self.lr_decay, self.lr_decay >= 1, "at least 1")
-        _check("lr_floor", self.lr_floor, 0 <= self.lr_floor <= self.lr, f"between 0 and lr = {self.lr}")
-        epochs = self.momentum_epochs
-        _check("momentum_epochs", epochs, len(epochs) == 2 and epochs[0] < epochs[1], "(first, last), rising")
-        norm = self.max_column_norm
-        _check("max_column_norm", norm, norm is None or norm > 0, "above 0")
+        _store(self, "lr", "above 0", lambda lr: lr > 0)
+        _store(self, "momentum", "in [0, 1)", lambda momentum: 0 <= momentum < 1)
+        _store(self, "lr_decay", "at least 1", lambda decay: decay >= 1)
+        _store(self, "lr_floor", f"between 0 and lr = {self.lr}", lambda floor: 0 <= floor <= self.lr)
+        if self.final_momentum is not None:
+            _store(self, "final_momentum", "in [0, 1)", lambda momentum: 0 <= momentum < 1)
+        if self.max_column_norm is not None:
+            _store(self, "max_column_norm", "above 0", lambda norm: norm > 0)
+        epochs = check_pair(self.momentum_epochs, "momentum_epochs", "(first, last), rising", lambda a, b: a < b)
+        object.__setattr__(self, "momentum_epochs", epochs)
 
     def lr_at(self, update: int) -> float:
         """max(lr / lr_decay^t, lr_floor) at update t, counted from 0."""
@@ -102,11 +100,10 @@ class Adam:
     eps: float = 1e-8
 
     def __post_init__(self):
-        object.__setattr__(self, "betas", tuple(self.betas))
-        _check("lr", self.lr, self.lr > 0, "above 0")
-        valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        _check("betas", self.betas, valid, "two numbers in [0, 1)")
-        _check("eps", self.eps, self.eps > 0, "above 0")
+        _store(self, "lr", "above 0", lambda lr: lr > 0)
+        _store(self, "eps", "above 0", lambda eps: eps > 0)
+        betas = check_pair(self.betas, "betas", "two numbers in [0, 1)", lambda a, b: 0 <= a < 1 and 0 <= b < 1)
+        object.__setattr__(self, "betas", betas)
 
 
 Rule = Momentum | Adam
@@ -132,9 +129,7 @@ class Optimizer:
     """
 
     def __init__(self, rule: Rule, parameters: Iterable[Tensor]):
-        if type(rule) not in _BUFFERS:
-            raise TypeError(f"optimizer must be a pygan.Momentum or a pygan.Adam, got {type(rule).__name__}")
-        self.rule = rule
+        self.rule = check_rule(rule)
         self.parameters = [p for p in parameters if p.requires_grad]
         if len({(p.dtype, p.device) for p in self.parameters}) != 1:
             raise ValueError("optimizer needs at least one parameter, and all of one dtype on one device")
@@ -185,7 +180,20 @@ def rule_from_dict(values: dict) -> Rule:
     return _RULES[check_name(values.pop("rule"), _RULES, "rule")](**values)
 
 
-def _check(name: str, value, valid: bool, expected: str) -> None:
-    numbers = value if isinstance(value, tuple) else (value,)
-    if not valid or any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        raise ValueError(f"{name} must be {expected}, got {value}")
+def check_rules(optimizer: Rule | Sequence[Rule]) -> tuple[Rule, Rule]:
+    """The generator's rule and the discriminator's, of a pair or of one rule for both."""
+    rules = tuple(optimizer) if isinstance(optimizer, (tuple, list)) else (optimizer, optimizer)
+    if len(rules) != 2:
+        raise ValueError(f"optimizer must be one rule or a pair of them, got {len(rules)}")
+    return check_rule(rules[0]), check_rule(rules[1])
+
+
+def check_rule(rule: Rule) -> Rule:
+    """`rule` if it is one of pygan's."""
+    if type(rule) not in _BUFFERS:
+        raise TypeError(f"optimizer must be a pygan.Momentum or a pygan.Adam, got {type(rule).__name__}")
+    return rule
+
+
+def _store(rule: Rule, name: str, expected: str, valid: Callable[[float], bool]) -> None:
+    object.__setattr__(rule, name, check_number(getattr(rule, name), name, expected, valid))

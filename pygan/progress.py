@@ -19,10 +19,11 @@ class Progress:
     Args:
         total: the iterations of the run.
         console: where to write; a live line needs a terminal.
+        first: the iterations done before, in a run that is continued.
     """
 
-    def __init__(self, total: int, console: Console):
-        self._total, self._console = total, console
+    def __init__(self, total: int, console: Console, first: int = 0):
+        self._total, self._console, self._first = total, console, first
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
         self._start = self._printed = time.monotonic()
 
@@ -38,7 +39,7 @@ class Progress:
     def __call__(self, done: int, news: History) -> None:
         """Show how far the run is."""
         now = time.monotonic()
-        line = describe(done, self._total, now - self._start, news)
+        line = describe(done, self._total, now - self._start, news, self._first)
         if self._live:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif done == self._total or now - self._printed >= _PLAIN_SECONDS:
@@ -46,14 +47,16 @@ class Progress:
             self._printed = now
 
 
-def describe(done: int, total: int, seconds: float, news: History) -> str:
+def describe(done: int, total: int, seconds: float, news: History, first: int = 0) -> str:
     """The line: iteration, iterations a second, losses, D(x), D(G(z)), time left.
+
+    The seconds are those since iteration `first`.
 
     >>> import numpy as np
     >>> describe(500, 2000, 2.0, History(*np.full((4, 10), 0.5)))
     ' 500/2000  250 it/s  D loss 0.500  G loss 0.500  D(x) 0.50  D(G(z)) 0.50  0:06 left'
     """
-    rate = done / seconds if seconds > 0 else 0.0
+    rate = (done - first) / seconds if seconds > 0 else 0.0
     left = round((total - done) / rate) if rate else 0
     hours, minutes = divmod(left // 60, 60)
     clock = f"{hours}:{minutes:02}:{left % 60:02}" if hours else f"{minutes}:{left % 60:02}"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from pygan import data as data_sets
-from pygan._names import check_name, check_whole
+from pygan._names import check_name, check_number, check_whole, check_wholes
+from pygan.config import TrainerConfig
 from pygan.data import Dataset, as_dataset
 from pygan.nn import MLP, logit, uniform_
 from pygan.optim import Adam, Momentum, Rule, rule_to_dict
@@ -74,8 +75,20 @@ class Recipe:
     engine: str = "auto"
 
     def __post_init__(self):
-        check_whole(self.iterations, "iterations")
-        check_whole(self.seed, "seed", least=0)
+        for name in ("name", "about", "data"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ValueError(f"a recipe's {name} must be a string, got {value!r}")
+        checked = {name: check_wholes(getattr(self, name), name) for name in ("g_hidden", "d_hidden")}
+        checked |= {name: check_whole(getattr(self, name), name) for name in ("iterations", "d_pieces")}
+        checked["slope"] = check_number(self.slope, "slope", "a number of at least 0", lambda slope: slope >= 0)
+        if self.rows is not None:
+            checked["rows"] = check_whole(self.rows, "rows")
+        for name in ("g_range", "d_range"):
+            if (value := getattr(self, name)) is not None:
+                checked[name] = check_number(value, name, "None or a number above 0", lambda radius: radius > 0)
+        checked |= TrainerConfig(**{name: getattr(self, name) for name in _TRAINER_SETTINGS}).arguments()
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def load_data(self, source: str | None = None) -> Dataset:
         """The recipe's data set, or the one of that name or path in its place."""
@@ -135,14 +148,10 @@ class Recipe:
     def to_dict(self) -> dict:
         """The recipe as plain values, for a file."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        rules = self.optimizer if isinstance(self.optimizer, tuple) else (self.optimizer, self.optimizer)
-        return {**values, "optimizer": [rule_to_dict(rule) for rule in rules]}
+        return {**values, "optimizer": [rule_to_dict(rule) for rule in self.optimizer]}
 
 
-_TRAINER_SETTINGS = (
-    *("batch_size", "k", "update", "generator_loss", "optimizer", "noise", "noise_dim", "label_smoothing"),
-    *("pixel_range", "seed", "engine"),
-)
+_TRAINER_SETTINGS = tuple(field.name for field in dataclasses.fields(TrainerConfig))
 _DISCRIMINATOR = 1 << 8  # steps of the init stream: the generator's layers come before it
 
 # lr_t = max(lr / 1.000004^t, 1e-6), momentum .5 to .7 over epochs 1 to 250: the authors' configuration.
@@ -216,7 +225,7 @@ def names() -> tuple[str, ...]:
     return tuple(_BY_NAME)
 
 
-def get(name: str, **overrides) -> Recipe:
+def get(name: str, /, **overrides) -> Recipe:
     """The recipe of that name, with other values for the fields given.
 
     Raises:

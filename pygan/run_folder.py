@@ -1,23 +1,32 @@
 """The folder of a run: its settings, metrics, pictures and checkpoint.
 
-config.json               the recipe and where it ran
-metrics.jsonl             at most about a thousand lines, each the means over as many iterations
+config.json               the recipe, its data and where it ran
+metrics.jsonl             about a thousand lines at most, each the means over as many iterations (at most 10,000)
 checkpoint.safetensors    see `pygan.checkpoint`
-samples.png, losses.png   what the generator draws, and the curves
+samples.png               what the generator draws, where the data are images or points in the plane
+losses.png                the curves
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import math
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pygan import checkpoint, data
+from pygan._files import naming, replacing
+from pygan.data import Dataset
 from pygan.history import STATISTICS, History
 from pygan.trainer import Trainer
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.jsonl"
+SAMPLES, LOSSES = "samples.png", "losses.png"
 
 
 def check_vacant(out: Path | None) -> None:
@@ -34,46 +43,111 @@ def check_vacant(out: Path | None) -> None:
         raise FileExistsError(f"{out} is not empty; a run is never written over another: choose a new folder")
 
 
-def create(out: Path | None, recipe: str, *, root: Path = Path("runs")) -> Path:
-    """Make the folder `out`, or by default the first free one of runs/<recipe>-1, -2, ...
+def data_source(source: str) -> str:
+    """A data set's name as it is, or the whole path of its file, which another working directory leaves true.
+
+    >>> data_source("mnist:test")
+    'mnist:test'
+    """
+    return source if source.partition(":")[0] in data.names() else str(Path(source).expanduser().absolute())
+
+
+def read_config(run: Path) -> dict:
+    """What config.json of a run says.
 
     Raises:
-        FileExistsError: `out` is not empty.
-        OSError: it cannot be made.
+        FileNotFoundError: `run` is no folder of a run.
+        ValueError: the file is damaged.
     """
-    if out is not None:
-        check_vacant(out)
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    root.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        try:
-            folder = root / f"{recipe}-{number}"
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
+    path = run / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"no run at {run}: there is no {CONFIG} in it")
+    try:
+        config = json.loads(path.read_text())
+        if isinstance(config["data"], str) and isinstance(config["recipe"]["iterations"], int):
+            return config
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    raise ValueError(f"{path} is damaged: data must be a string and the recipe's iterations a whole number")
+
+
+def load_data(config: dict, rows: int) -> Dataset:
+    """The data set that a run of this config, and of so many rows, was trained on."""
+    loaded = data.load(config["data"])
+    return loaded.subset(slice(0, rows)) if rows == config["recipe"].get("rows") else loaded
+
+
+def resume(run: Path, *, engine: str | None = None, device: str | None = None) -> tuple[Trainer, dict]:
+    """The trainer of a run where its checkpoint stands, and the run's config.
+
+    Args:
+        run: the folder.
+        engine: in place of the run's.
+        device: in place of the run's.
+
+    Raises:
+        FileNotFoundError: no run, no checkpoint, or no data where they were.
+        ValueError: a file is damaged, or files that do not fit one another.
+    """
+    config, path = read_config(run), run / CHECKPOINT
+    header, _ = checkpoint.read(path)
+    examples = load_data(config, header["data"]["rows"])
+    trainer = checkpoint.resume(path, examples, engine=engine, device=device or config.get("device"))
+    for name, value in header["config"].items():
+        if name != "engine" and config["recipe"].get(name) != value:
+            said = config["recipe"].get(name)
+            raise ValueError(f"{path} is of another run: its {name} is {value}, but {CONFIG} says {said}")
+    return trainer, config
 
 
 class RunFolder:
     """Writes a run down as it goes: hand it the statistics, and at the end the trainer.
 
     Args:
-        path: of an existing empty folder.
+        path: of an existing folder: an empty one, or that of the run to continue.
         config: plain values for config.json, which is written at once.
         iterations: how many the run will have, which spaces the lines of metrics.jsonl.
+        first: the iterations done before, whose metrics are kept.
     """
 
-    def __init__(self, path: Path, config: dict, iterations: int):
+    def __init__(self, path: Path, config: dict, iterations: int, *, first: int = 0):
         self.path = path
-        self._every = max(1, iterations // 1000)
+        self._made: list[Path] | None = None
+        self._every = min(max(1, iterations // 1000), 10_000)
         self._pending = np.empty((0, len(STATISTICS)))
-        self._parts: list[np.ndarray] = []
-        self._iteration = 0
-        self._start = self._saved = time.monotonic()
-        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        self._metrics = (path / "metrics.jsonl").open("w")
+        self._iteration = first
+        lines = list(_metrics(path / METRICS, first))
+        self._parts = [_rows(lines, first)]
+        self._saved = time.monotonic()
+        self._start = self._saved - (lines[-1]["seconds"] if lines else 0.0)
+        with replacing(path / CONFIG) as temporary:
+            temporary.write_text(json.dumps(config, indent=2) + "\n")
+        with replacing(path / METRICS) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        self._metrics = (path / METRICS).open("a")
+
+    @classmethod
+    def create(cls, out: Path | None, config: dict, iterations: int, *, root: Path = Path("runs")) -> RunFolder:
+        """In the folder `out`, or by default the first free one of runs/<recipe>-1, -2, ...
+
+        Raises:
+            FileExistsError: `out` is not empty.
+            OSError: it cannot be made, or written to.
+        """
+        path, made = _make(out, config["recipe"]["name"], root)
+        try:
+            folder = cls(path, config, iterations)
+        except BaseException:
+            _remove(path, made)
+            raise
+        folder._made = made
+        return folder
+
+    def discard(self) -> None:
+        """Remove a new run that never began, with the folders that were made for it; one that was continued stays."""
+        if self._made is not None:
+            self._metrics.close()
+            _remove(self.path, self._made)
 
     def add(self, trainer: Trainer, news: History) -> None:
         """Statistics of the iterations since the last call; every minute, a checkpoint too."""
@@ -83,26 +157,39 @@ class RunFolder:
         while len(self._pending) >= self._every:
             self._write_line(self._pending[: self._every])
             self._pending = self._pending[self._every :]
-        self._metrics.flush()
+        with naming(self.path / METRICS):
+            self._metrics.flush()
         if time.monotonic() - self._saved > 60:
             self.save(trainer)
 
-    def save(self, trainer: Trainer) -> Path:
+    def save(self, trainer: Trainer) -> None:
         """Write the checkpoint."""
-        path = self.path / CHECKPOINT
-        trainer.save(path)
         self._saved = time.monotonic()
-        return path
+        trainer.save(self.path / CHECKPOINT)
 
-    def finish(self, trainer: Trainer) -> list[Path]:
-        """The checkpoint first, then the rest of the metrics and the pictures; which files there are now."""
-        written = [self.save(trainer)]
-        if len(self._pending):
-            self._write_line(self._pending)
-        self._metrics.close()
-        written += [self.path / "metrics.jsonl", self.path / "config.json"]
-        history = History(*np.concatenate(self._parts).T) if self._parts else None
-        return [*self._pictures(trainer, history), *written]
+    def finish(self, trainer: Trainer) -> tuple[list[str], dict[str, Exception]]:
+        """Write the checkpoint, the rest of the metrics and the pictures, whatever becomes of the others.
+
+        Returns:
+            The names of the files that are there now, and what kept the others from being written.
+        """
+        written, failed = [CONFIG], {}
+        for name, write in self._last_files(trainer).items():
+            try:
+                write()
+                written.append(name)
+            except Exception as error:
+                failed[name] = error
+        return sorted(written, key=(SAMPLES, LOSSES, METRICS, CONFIG, CHECKPOINT).index), failed
+
+    def _last_files(self, trainer: Trainer) -> dict[str, Callable[[], object]]:
+        files = {CHECKPOINT: lambda: self.save(trainer), METRICS: self._close_metrics}
+        history = History(*np.concatenate(self._parts).T)
+        if trainer.data.image_shape is not None or trainer.data.dimension == 2:
+            files[SAMPLES] = lambda: self._draw_samples(trainer)
+        if len(history):
+            files[LOSSES] = lambda: self._draw_losses(history)
+        return files
 
     def _write_line(self, rows: np.ndarray) -> None:
         self._iteration += len(rows)
@@ -110,16 +197,66 @@ class RunFolder:
         seconds = round(time.monotonic() - self._start, 3)
         self._metrics.write(json.dumps({"iteration": self._iteration, "seconds": seconds, **means}) + "\n")
 
-    def _pictures(self, trainer: Trainer, history: History | None) -> list[Path]:
+    def _close_metrics(self) -> None:
+        with naming(self.path / METRICS):
+            if len(self._pending):
+                self._write_line(self._pending)
+            self._metrics.close()
+
+    def _draw_samples(self, trainer: Trainer) -> None:
         from pygan import figures
 
-        written = []
-        data, samples = trainer.data, self.path / "samples.png"
-        if data.image_shape is not None:
-            drawn = trainer.sample(100, step=0).cpu()
-            written.append(figures.sample_grid(drawn, data.image_shape, samples, value_range=trainer.value_range))
-        elif data.dimension == 2:
-            written.append(figures.scatter_2d(trainer.sample(2000, step=0).cpu(), data, samples))
-        if history is not None:
-            written.append(figures.loss_curves(history, self.path / "losses.png"))
-        return written
+        examples, path = trainer.data, self.path / SAMPLES
+        if examples.image_shape is None:
+            figures.scatter_2d(trainer.sample(2000, step=0), examples, path)
+        else:
+            samples = trainer.sample(100, step=0)
+            figures.sample_grid(samples, examples.image_shape, path, value_range=trainer.value_range)
+
+    def _draw_losses(self, history: History) -> None:
+        from pygan import figures
+
+        figures.loss_curves(history, self.path / LOSSES)
+
+
+def _make(out: Path | None, recipe: str, root: Path) -> tuple[Path, list[Path]]:
+    """The folder of a new run, and all folders that were made for it, the innermost first."""
+    check_vacant(out)
+    base = root if out is None else out
+    made = [folder for folder in (base, *base.parents) if not folder.exists()]
+    base.mkdir(parents=True, exist_ok=True)
+    if out is not None:
+        return out, made
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            (root / f"{recipe}-{number}").mkdir()
+            return root / f"{recipe}-{number}", [root / f"{recipe}-{number}", *made]
+
+
+def _remove(path: Path, made: Sequence[Path]) -> None:
+    for name in (CONFIG, METRICS):
+        (path / name).unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):  # of someone else's, it is not empty
+            folder.rmdir()
+
+
+def _metrics(path: Path, stop: int) -> Iterator[dict]:
+    """The lines of a metrics.jsonl up to iteration `stop`, or to one that was not written to its end."""
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            if line["iteration"] > stop or not all(math.isfinite(line[name]) for name in ("seconds", *STATISTICS)):
+                return
+        except (ValueError, KeyError, TypeError):
+            return
+        yield line
+
+
+def _rows(lines: Sequence[dict], count: int) -> np.ndarray:
+    """(count, 4): for each iteration the means that its line holds, NaN where there is no line."""
+    rows, start = np.full((count, len(STATISTICS)), np.nan), 0
+    for line in lines:
+        rows[start : line["iteration"]] = [line[name] for name in STATISTICS]
+        start = line["iteration"]
+    return rows

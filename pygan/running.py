@@ -16,24 +16,49 @@ if TYPE_CHECKING:
     from pygan.trainer import Trainer
 
 
+class Terminated(BaseException):
+    """SIGTERM came, inside `termination_raises`."""
+
+
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGINT is only noted (the function given tells); its own handler runs on the way out.
+    """Inside, SIGINT and SIGTERM are only noted (the function given tells); the first's handler runs on the way out.
 
-    Outside the main thread, where no signal arrives, and where SIGINT is ignored, nothing changes.
+    Outside the main thread, where no signal arrives, and for a signal without a handler in Python, nothing changes.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield lambda: False
-        return
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     received = []
-    signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+    for number in handlers:
+        signal.signal(number, lambda *arguments: received.append(arguments))
     try:
         yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if received:
-            handler(*received[0])
+            number, frame = received[0]
+            handlers[number](number, frame)
+
+
+@contextlib.contextmanager
+def termination_raises() -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated`, as SIGINT raises KeyboardInterrupt, unless someone else handles it."""
+
+    def terminate(number, frame):
+        raise Terminated
+
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -90,17 +90,16 @@ class Trainer:
         device: torch.device | str | None = None,
     ):
         check_modules(generator=generator, discriminator=discriminator)
-        rules = optimizer if isinstance(optimizer, tuple | list) else (optimizer, optimizer)
         self.config = TrainerConfig(
             batch_size=batch_size,
             k=k,
             update=update,
             generator_loss=generator_loss,
-            optimizer=tuple(rules),
+            optimizer=optimizer,
             noise=noise,
             noise_dim=infer_noise_dim(generator) if noise_dim is None else noise_dim,
             label_smoothing=label_smoothing,
-            pixel_range=tuple(pixel_range),
+            pixel_range=pixel_range,
             seed=seed,
             engine=engine,
         )
@@ -112,8 +111,8 @@ class Trainer:
 
     def _set_up(self, generator: nn.Module, discriminator: nn.Module, device) -> None:
         """Bring networks, data and optimizers to one device."""
+        check_device(next(generator.parameters()).device if device is None else device)
         if device is not None:
-            device = check_device(device)
             generator, discriminator = generator.to(device), discriminator.to(device)
         self.generator, self.discriminator = generator, discriminator
         first = check_networks(generator, discriminator, self.data, self.config)
@@ -211,8 +210,8 @@ class Trainer:
     def run(self, iterations: int, callback: Callable[[Trainer, History], None] | None = None) -> History:
         """Train for so many iterations, from where the trainer stands.
 
-        An interrupt (Ctrl-C) waits for the end of the iteration: the trainer is then left between two iterations, can
-        be saved, and can run on.
+        An interrupt (Ctrl-C, or SIGTERM where Python handles it) waits for the end of the iteration: the trainer is
+        then left between two iterations, can be saved, and can run on.
 
         Args:
             iterations: at least 1.
@@ -223,12 +222,15 @@ class Trainer:
 
         Raises:
             ValueError: fewer than one iteration.
+            RuntimeError: called where torch computes no gradients.
             DivergenceError: a loss became infinite or NaN; the last good state kept is put back first.
             KeyboardInterrupt: after the callback has seen all statistics.
         """
         iterations = check_whole(iterations, "iterations")
+        if not torch.is_grad_enabled():
+            raise RuntimeError("Trainer.run needs gradients: call it outside torch.no_grad() and inference_mode()")
         step = self._alternating if self.config.update == "alternating" else self._simultaneous
-        recorder = Recorder(iterations, self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
+        recorder = Recorder(self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
         last_good = LastGood(self)
         self.generator.train()
         self.discriminator.train()
@@ -262,11 +264,12 @@ class Trainer:
             (n, d) on the trainer's device.
 
         Raises:
-            ValueError: n below 1.
+            ValueError: n below 1, or step below 0.
         """
         if step is None:
             step = self.samples_drawn
             self.samples_drawn += 1
+        step = check_whole(step, "step", least=0)
         return generate(self.generator, n, self.config, step=step, like=next(self.generator.parameters()))
 
     # ------------------------------------------------------------------------------------------- checkpoints
@@ -293,10 +296,12 @@ class Trainer:
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The lowest and the highest value that examples have, for pictures of them."""
+        """The lowest and the highest value that examples have, for pictures of them; apart also where all are equal."""
         if self._values.dtype == torch.uint8:
             return self.config.pixel_range
-        return float(self._values.min()), float(self._values.max())
+        low, high = float(self._values.min()), float(self._values.max())
+        around = 0.0 if low < high else max(0.5, abs(low) / 2)
+        return low - around, high + around
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that training changes, by name, sharing memory with the trainer."""

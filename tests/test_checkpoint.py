@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import resource
+import subprocess
 
 import pytest
 import safetensors.torch
@@ -159,20 +161,63 @@ def test_a_write_that_fails_leaves_the_old_file(path, monkeypatch):
         trainer.save(path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
-    with pytest.raises(FileNotFoundError, match="its folder does not exist"):
-        trainer.save(path.parent / "nowhere" / "run.safetensors")
+
+
+WRONG_PATHS = {
+    "nowhere/run.safetensors": (
+        FileNotFoundError,
+        "cannot write .*/nowhere/run.safetensors: its folder does not exist",
+    ),
+    ".": (IsADirectoryError, "cannot write .*: it is a folder"),
+    "/proc/x": (FileNotFoundError, r"No such file or directory: '/proc/x'$"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PATHS)
+def test_paths_that_cannot_be_written_get_a_sentence(name, path):
+    kind, sentence = WRONG_PATHS[name]
+    with pytest.raises(kind, match=sentence):
+        make().save(path.parent / name)
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=rf"File too large: '{path}'$"):
+            make().save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(path.parent) == []
+
+
+def test_what_killed_writes_left_is_removed(path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for name in (f".{path.name}.{dead.pid}", f".{path.name}.{os.getppid()}", f".other.{dead.pid}"):
+        path.with_name(name).touch()
+    make().save(path)
+    kept = [f".{path.name}.{os.getppid()}", f".other.{dead.pid}", path.name]
+    assert sorted(os.listdir(path.parent)) == sorted(kept)
 
 
 # ---------------------------------------------------------------------------------- files that do not fit
 
 
-def saved(path, **changes):
-    """A checkpoint with other entries in its header."""
+def saved(path, without=None, **changes):
+    """A checkpoint with other entries in its header, or without one of them."""
     trainer = make()
     trainer.save(path)
-    if changes:
-        header, tensors = checkpoint.read(path)
-        safetensors.torch.save_file(tensors, path, metadata={"pygan": json.dumps({**header, **changes})})
+    header, tensors = checkpoint.read(path)
+    header = {name: value for name, value in {**header, **changes}.items() if name != without}
+    safetensors.torch.save_file(tensors, path, metadata={"pygan": json.dumps(header)})
+    return path
+
+
+def poisoned(path):
+    trainer = make()
+    trainer.generator.layers[0].bias.data[0] = float("nan")
+    trainer.save(path)
     return path
 
 
@@ -198,6 +243,7 @@ FILES = {
     "empty": (lambda path: other_file(path, b""), CheckpointError, "damaged or no checkpoint"),
     "text": (lambda path: other_file(path, b"hello" * 99), CheckpointError, "damaged or no checkpoint"),
     "truncated": (truncated, CheckpointError, "damaged or no checkpoint"),
+    "a NaN": (poisoned, CheckpointError, r"is damaged: its generator\.0\.bias holds a NaN"),
     "another safetensors": (other_tensors, CheckpointError, "not a checkpoint of pygan"),
     "a later version": (
         lambda path: saved(path, format=99, pygan="9.9"),
@@ -212,6 +258,32 @@ def test_unreadable_files_get_a_sentence(case, path):
     write, kind, sentence = FILES[case]
     with pytest.raises(kind, match=sentence):
         Trainer.resume(write(path), ROWS)
+
+
+CONFIG = make().config.to_dict()
+EDITS = {
+    **{f"no {name}": ({"without": name}, f"lacks '{name}'") for name in ("config", "data", "generator", "iteration")},
+    "format": ({"format": "1"}, "'format' is wrong: format must be a whole number of at least 1, got '1'"),
+    "dtype": ({"dtype": "foo"}, "'dtype' is wrong: dtype must be one of float32, .* got 'foo'"),
+    "iteration": ({"iteration": "x"}, "iteration must be a whole number of at least 0, got 'x'"),
+    "iteration below 0": ({"iteration": -5}, "iteration must be a whole number of at least 0, got -5"),
+    "setting": ({"config": {**CONFIG, "batchsize": 3}}, "'config' is wrong: a setting's name must be .* 'batch_size'"),
+    "value": ({"config": {**CONFIG, "k": 0}}, "'config' is wrong: k must be a whole number"),
+    "settings": ({"config": 5}, "'config' is wrong"),
+    "rule": ({"config": {**CONFIG, "optimizer": [{"lr": 1}] * 2}}, "'config' lacks 'rule'"),
+    "network": ({"generator": {"size": [4, 6]}}, "'generator' is wrong: .* 'size'"),
+    "no network": ({"discriminator": 3}, "discriminator must be the settings of an MLP or null, got 3"),
+    "data": ({"data": {"name": "rows"}}, "lacks 'rows'"),
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_edited_headers_get_a_sentence(case, path):
+    changes, sentence = EDITS[case]
+    saved(path, **changes)
+    for read in (checkpoint.load_generator, lambda path: Trainer.resume(path, ROWS)):
+        with pytest.raises(CheckpointError, match=f"{path} is damaged: its header.*{sentence}"):
+            read(path)
 
 
 MISFITS = {

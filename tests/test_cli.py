@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pygan import Momentum, Trainer, checkpoint, data, recipes
+import pygan
+from pygan import Momentum, Trainer, checkpoint, data, figures, recipes
 from pygan.cli import main
 from pygan.history import History
 from pygan.progress import Progress
@@ -79,6 +80,8 @@ def test_each_run_gets_a_folder_of_its_own():
         assert main(["train", "--recipe", "ring8", "--iterations", "3"]) == 0
     assert sorted(os.listdir("runs")) == ["ring8-1", "ring8-2"]
     assert set(os.listdir("runs/ring8-2")) == FILES
+    assert main(["sample", "runs/ring8-2", "--out", "drawn.png"]) == 0
+    assert pathlib.Path("drawn.png").read_bytes().startswith(PNG)
 
 
 def test_options_reach_the_trainer():
@@ -113,9 +116,52 @@ def test_data_that_is_no_picture(capsys):
     assert main([*SMALL, "--data", "rows.npy", "--out", "run"]) == 0
     assert set(os.listdir("run")) == FILES - {"samples.png"}
     assert main(["sample", "run", "--out", "drawn.png"]) == 2
-    assert "samples of this run are no images" in capsys.readouterr().err
+    assert "samples of this run are no images, nor points in the plane" in capsys.readouterr().err
     assert main(["sample", "run", "--n", "7", "--out", "drawn.npy"]) == 0
     assert np.load("drawn.npy").shape == (7, 5)
+
+
+def test_data_of_one_value_are_drawn(capsys):
+    np.save("flat.npy", np.full((40, 4, 4), 7.0))
+    assert main([*SMALL, "--data", "flat.npy", "--out", "run"]) == 0
+    assert set(os.listdir("run")) == FILES
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("failing", "code"), [("sample_grid", 0), ("loss_curves", 0), ("save", 1)])
+def test_a_file_that_cannot_be_written_costs_no_other(failing, code, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise ValueError("not today")
+
+    place, name = (Trainer, "checkpoint.safetensors") if failing == "save" else (figures, None)
+    name = name or {"sample_grid": "samples.png", "loss_curves": "losses.png"}[failing]
+    monkeypatch.setattr(place, failing, fail)
+    assert main([*SMALL, "--out", "run"]) == code
+    assert set(os.listdir("run")) == FILES - {name}
+    assert capsys.readouterr().err == f"pygan: not written: {name} (not today)\n"
+
+
+def test_a_full_disk_ends_a_run_with_what_can_be_written(capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "run/metrics.jsonl")
+
+    monkeypatch.setattr(RunFolder, "add", full)
+    assert main([*SMALL, "--out", "run"]) == 1
+    assert "run/metrics.jsonl: No space left on device; written to run: samples.png" in capsys.readouterr().out
+    assert Trainer.resume("run/checkpoint.safetensors", data.digits()).iteration > 0
+
+
+@pytest.mark.parametrize("out", [["--out", "run"], ["--out", "empty"], []])
+def test_a_run_that_never_began_leaves_nothing(out, capsys, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError("no room for this")
+
+    os.mkdir("empty")
+    monkeypatch.setattr(Trainer, "run", fail)
+    assert main([*SMALL, *out]) == 1
+    assert capsys.readouterr().err == "pygan: no room for this\n"
+    assert os.listdir() == ["empty"]
+    assert os.listdir("empty") == []
 
 
 def test_a_diverging_run_keeps_its_last_good_state(capsys, monkeypatch):
@@ -126,22 +172,110 @@ def test_a_diverging_run_keeps_its_last_good_state(capsys, monkeypatch):
     assert Trainer.resume("run/checkpoint.safetensors", data.mixture("ring8")).iteration == 0
 
 
-def test_ctrl_c_ends_a_run_cleanly(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_cleanly(number, code, tmp_path):
     process = command("train", "--iterations", "100000", "--out", "run")
     metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
     while not (metrics.exists() and metrics.stat().st_size):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
+    time.sleep(0.2)
+    while process.poll() is None and not (tmp_path / "run" / "losses.png").exists():
+        process.send_signal(signal.SIGINT)  # the impatient lose nothing
+        time.sleep(0.02)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "interrupted after" in out
     assert "written to run" in out
     assert "Traceback" not in err
     assert set(os.listdir("run")) == FILES
     trainer = Trainer.resume("run/checkpoint.safetensors", data.digits())
     assert f"interrupted after {trainer.iteration} iterations" in out
+
+
+# ------------------------------------------------------------------------------------------------ resume
+
+
+def test_a_run_is_continued_to_the_same_bits(capsys):
+    np.save("rows.npy", np.random.default_rng(0).random((40, 4, 4)))
+    options = ["--data", "rows.npy", "--batch-size", "8", "--seed", "3"]
+    assert main(["train", *options, "--iterations", "50", "--out", "whole"]) == 0
+    assert main(["train", *options, "--iterations", "20", "--out", "part"]) == 0
+    before = lines_of("part/metrics.jsonl")
+    assert main(["train", "--resume", "part", "--iterations", "30"]) == 0
+    assert "50/50" in capsys.readouterr().out
+    whole, part = (checkpoint.read(f"{run}/checkpoint.safetensors")[1] for run in ("whole", "part"))
+    assert all(tensor.equal(part[name]) for name, tensor in whole.items())
+    metrics = lines_of("part/metrics.jsonl")
+    assert metrics[:20] == before
+    for line, other in zip(metrics, lines_of("whole/metrics.jsonl"), strict=True):
+        assert {**line, "seconds": 0} == {**other, "seconds": 0}
+    assert [line["seconds"] for line in metrics] == sorted(line["seconds"] for line in metrics)
+    assert set(os.listdir("part")) == FILES
+    assert json.loads(pathlib.Path("part/config.json").read_text())["recipe"]["iterations"] == 50
+
+
+def test_a_killed_run_is_continued_from_its_checkpoint():
+    assert main([*SMALL, "--out", "run"]) == 0
+    metrics, config = pathlib.Path("run/metrics.jsonl"), pathlib.Path("run/config.json")
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join([*lines[:25], lines[25][:40]]))  # killed while it wrote
+    config.write_text(config.read_text().replace('"iterations": 30', '"iterations": 36'))
+    assert main(["train", "--resume", "run"]) == 0
+    assert [line["iteration"] for line in lines_of(metrics)] == [*range(1, 26), *range(31, 37)]
+    trainer = Trainer.resume("run/checkpoint.safetensors", data.digits())
+    assert trainer.iteration == 36
+    metrics.write_text("".join(lines) + lines[0].replace('"iteration": 1,', '"iteration": 99,'))
+    assert main(["train", "--resume", "run", "--iterations", "1"]) == 0
+    assert [line["iteration"] for line in lines_of(metrics)] == [*range(1, 31), 37]
+
+
+NO_RUN = {
+    "done": ([], "run is done, with 30 iterations: say how many more with --iterations"),
+    "iterations": (["--iterations", "0"], "iterations must be a whole number of at least 1, got 0"),
+    "recipe": (["--recipe", "digits"], "--resume goes on with the run's own settings: leave out --recipe"),
+    "seed": (["--seed", "0"], "leave out --seed"),
+    "batch": (["--batch-size", "20"], "leave out --batch-size"),
+    "out": (["--out", "other"], "leave out --out"),
+    "device": (["--device", "meta"], "device must be cpu, cuda or cuda:N, got 'meta'"),
+}
+
+
+def edited(**changes):
+    """The run with other entries in its config.json; those of the recipe are in `recipe`."""
+    path = pathlib.Path("run/config.json")
+    config = json.loads(path.read_text())
+    config["recipe"] |= changes.pop("recipe", {})
+    path.write_text(json.dumps({**config, **changes}))
+
+
+DAMAGED = {
+    "no config": (lambda: os.remove("run/config.json"), "no run at run: there is no config.json in it"),
+    "no checkpoint": (lambda: os.remove("run/checkpoint.safetensors"), "no checkpoint at run/checkpoint"),
+    "config": (lambda: pathlib.Path("run/config.json").write_text("{"), "run/config.json is damaged"),
+    "no data": (lambda: edited(data=None), "run/config.json is damaged: data must be a string"),
+    "other data": (lambda: edited(data="ring8"), "1797 rows of 64; the data given has 50000 rows of 2"),
+    "other settings": (lambda: edited(recipe={"seed": 9}), "is of another run: its seed is 0, but config.json says 9"),
+}
+
+
+def test_runs_that_cannot_be_continued_get_a_sentence(capsys):
+    assert main([*SMALL, "--out", "run"]) == 0
+    kept = {name: pathlib.Path("run", name).read_bytes() for name in FILES}
+    for arguments, sentence in NO_RUN.values():
+        capsys.readouterr()
+        assert main(["train", "--resume", "run", *arguments]) == 2
+        assert sentence in capsys.readouterr().err
+    for damage, sentence in DAMAGED.values():
+        damage()
+        assert main(["train", "--resume", "run"]) in (1, 2)
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert said.count("\n") == 1
+        for name, content in kept.items():
+            pathlib.Path("run", name).write_bytes(content)
 
 
 # --------------------------------------------------------------------------------------- the live line
@@ -174,6 +308,16 @@ def test_sample_draws_from_a_run(capsys):
     assert "4 samples written to c.npy" in capsys.readouterr().out
 
 
+def test_thousands_of_samples_are_one_picture():
+    assert main([*SMALL, "--out", "run"]) == 0
+    assert main(["sample", "run/checkpoint.safetensors", "--n", "20000", "--out", "many.png"]) == 0
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pygan {pygan.__version__}\n"
+
+
 def test_info_lists_what_there_is(capsys):
     assert main(["info"]) == 0
     said = capsys.readouterr().out
@@ -197,6 +341,10 @@ BAD = {
     "update": (["train", "--update", "alternate"], 2, "did you mean 'alternating'"),
     "engine": (["train", "--engine", "native"], 2, "not part of this version"),
     "device": (["train", "--device", "tpu"], 2, "device must be cpu, cuda or cuda:N"),
+    "no such device": (["train", "--device", "meta"], 2, "device must be cpu, cuda or cuda:N, got 'meta'"),
+    "no data": (["train", "--data", ""], 2, "data must be a name or the path of a file, got ''"),
+    "no folder": (["train", "--out", ""], 2, "Invalid value for '--out': expected a path, got ''"),
+    "large seed": (["train", "--seed", "18446744073709551616"], 2, "seed must be below 2"),
     "no gpu": (["train", "--device", "cuda:99"], 2, "cuda:99 is not there"),
     "iterations": (
         ["train", "--iterations", "0"],

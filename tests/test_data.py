@@ -103,6 +103,7 @@ LARGE[1, 0] = 1e300
     ("given", "error", "words"),
     [
         ([[1.0, 2.0]], TypeError, "must be a Dataset, a torch.Tensor or a numpy array, got list"),
+        (np.ma.masked_array(np.ones((2, 2)), [[0, 0], [0, 1]]), TypeError, "must have all its values, got a masked"),
         (np.array([["a"]]), TypeError, "must hold real numbers, got an array of dtype <U1"),
         (np.ones((2, 2), complex), TypeError, "must hold real numbers, got an array of dtype complex128"),
         (torch.ones(2, 2, dtype=torch.complex64), TypeError, "must be a dense tensor of real numbers"),
@@ -237,6 +238,9 @@ def test_gaussian():
         (lambda: data.mixture("ring8", n=0), "n must be a whole number of at least 1, got 0"),
         (lambda: data.mixture("ring8", seed=-1), "seed must be a whole number of at least 0, got -1"),
         (lambda: data.gaussian(std=0.0), "std must be a finite number above 0, got 0.0"),
+        (lambda: data.gaussian(std="a"), "std must be a finite number above 0, got 'a'"),
+        (lambda: data.gaussian([0, 1], [[1, 0], [0, 1]]), "std must be a finite number above 0, got"),
+        (lambda: data.gaussian("a"), "mean must be a finite number or a flat sequence of them, got 'a'"),
         (lambda: data.gaussian([[1.0]]), "mean must be a finite number or a flat sequence"),
         (lambda: data.gaussian(float("nan")), "mean must be a finite number"),
     ],
@@ -265,6 +269,7 @@ def test_load_refuses_in_a_sentence(tmp_path):
     (tmp_path / "broken.npy").write_bytes(b"no array")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     np.save(tmp_path / "nan.npy", np.array([[0.0], [np.nan]]))
+    np.savez(tmp_path / "arrays.npz", images=np.zeros((4, 2)))
     (tmp_path / "labels").write_bytes(idx_bytes(np.zeros(4, np.uint8)))
     for given, error, words in [
         ("mnits", ValueError, "'mnits' is neither a known name nor a file; did you mean 'mnist'?"),
@@ -284,6 +289,8 @@ def test_load_refuses_in_a_sentence(tmp_path):
         (tmp_path / "nan.npy", ValueError, "nan: row 1, column 0 is nan"),
         (tmp_path / "labels", ValueError, r"labels must be \(n, d\)"),
         (tmp_path, ValueError, "is a folder"),
+        ("", ValueError, "data must be a name or the path of a file, got ''"),
+        (tmp_path / "arrays.npz", ValueError, r"arrays\.npz is an archive of arrays: save the one to train on"),
     ]:
         with pytest.raises(error, match=words):
             data.load(given)

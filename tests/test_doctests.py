@@ -1,8 +1,11 @@
-"""Every example in a docstring of pygan runs and prints what it says."""
+"""Every example in a docstring of pygan runs and prints what it says, and the pictures of docs/data.md are drawn."""
 
 import doctest
 import importlib
+import os
+import pathlib
 import pkgutil
+import re
 
 import pytest
 
@@ -15,5 +18,13 @@ MODULES.remove("pygan._C")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0, "the output above says which examples differ"
+
+
+def test_the_pictures_of_the_documentation(tmp_path, monkeypatch):
+    page = pathlib.Path(__file__).parents[1] / "docs" / "data.md"
+    block = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[-1]
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert sorted(os.listdir()) == ["losses.png", "ring.png", "samples.png", "tanh.png"]

@@ -70,6 +70,16 @@ def test_every_pixel_of_a_grid_is_right(tmp_path, shape, scale, n, title):
     assert (left == GUTTER).all(), "between the images is nothing but the gutter"
 
 
+def test_a_grid_of_thousands_is_about_square(tmp_path):
+    samples = torch.zeros(20_000, 64)
+    samples[142] = 1  # the first of the second row
+    picture = pixels(figures.sample_grid(samples, (8, 8), tmp_path / "grid.png"))
+    assert picture.shape == (141 * 12 + 4, 142 * 12 + 4, 3)
+    assert (picture[16:24, 4:12] == 255).all()
+    with pytest.raises(ValueError, match=r"a grid of 20000 images would be .* pixels long, above \d+: draw fewer"):
+        figures.sample_grid(samples, (8, 8), tmp_path / "long.png", columns=1)
+
+
 def test_a_grid_of_digits_is_about_800_pixels_wide(tmp_path):
     digits = data.digits()
     path = figures.sample_grid(digits.values[:100], digits.image_shape, tmp_path / "digits.png")

@@ -3,11 +3,14 @@
 import copy
 import io
 import itertools
+import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pygan
 from cases import normal
@@ -173,6 +176,15 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("mode", [FakeTensorMode, lambda: torch.device("meta")], ids=["fake", "meta"])
+def test_parameters_without_memory_are_flat_too(mode):
+    with mode():
+        mlp = MLP([3, 4, 2])
+        flat = mlp.flat_parameters()
+    assert flat.shape == (26,)
+    assert {p.untyped_storage()._cdata for p in mlp.parameters()} == {flat.untyped_storage()._cdata}
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_parameters_stay_views_of_one_buffer(change):
     mlp = CHANGES[change](MLP([3, 4, 2]))
@@ -271,6 +283,14 @@ def test_compiles_without_a_graph_break(dropout):
     torch.testing.assert_close(compiled(x), mlp(x))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_traces_layer_by_layer(pieces):
+    mlp, x = MLP([6, 5, 4, 1], pieces=pieces, dropout=0.5).eval(), normal(8, 6)
+    traced = torch.jit.trace(mlp, x)
+    torch.testing.assert_close(traced(x[:3]), mlp(x[:3]))
+
+
 # --------------------------------------------------------------------------------------- the fused head
 
 
@@ -311,6 +331,13 @@ def test_where_the_head_is_fused():
 # --------------------------------------------------------------------------------- initialisation, errors
 
 
+def test_numpys_scalars_are_taken():
+    mlp = MLP(np.array([3, 4, 1]), pieces=np.int64(2), slope=np.float32(0.5), dropout=np.float32(0.5))
+    assert json.loads(json.dumps(mlp.config()))["sizes"] == [3, 4, 1]
+    uniform_(mlp, np.float32(0.05), seed=0)
+    assert mlp(normal(2, 3)).shape == (2, 1)
+
+
 def test_uniform_initialisation():
     mlp = MLP([100, 50, 40])
     uniform_(mlp, [0.05, 0.5], seed=1)
@@ -332,7 +359,20 @@ def test_logit_inverts_the_sigmoid_and_stays_finite():
 
 BAD = [
     (lambda: FusedLinear(2, 2, activation="rely"), "did you mean 'relu'"),
-    (lambda: Maxout(2, 2, pieces=0), "pieces must be at least 1, got 0"),
+    (lambda: Maxout(2, 2, pieces=0), "pieces must be a whole number of at least 1, got 0"),
+    (lambda: Maxout(3, 2, 2.0), "pieces must be a whole number of at least 1, got 2.0"),
+    (lambda: Maxout(3, 2, 257), "pieces must be at most 256, got 257"),
+    (lambda: Maxout(3.0, 2, 2), "in_features must be a whole number"),
+    (lambda: FusedLinear(2, 2, slope=-1), "slope must be a number of at least 0, got -1"),
+    (lambda: MLP(3), "sizes must be two or more .* got 3"),
+    (lambda: MLP([True, 1]), "sizes must be two or more"),
+    (lambda: MLP([3, 4, 1], activation=None), "activation must be one name, or one for each .* got None"),
+    (lambda: MLP([3, 4, 1], slope=-1), "slope must be a number of at least 0"),
+    (lambda: MLP([3, 4, 1], slope="a"), "slope must be a number of at least 0, got 'a'"),
+    (lambda: MLP([3, 4, 1], pieces=1.5), "pieces must be a whole number"),
+    (lambda: MLP([3, 4, 1], pieces=300), "pieces must be at most 256, got 300"),
+    (lambda: MLP([3, 4, 1], dropout="a"), r"dropout must be in \[0, 1\), got 'a'"),
+    (lambda: MLP([3, 4, 1], dropout=None), r"dropout must be in \[0, 1\), got None"),
     (lambda: MLP([3]), r"sizes must be two or more .* got \[3\]"),
     (lambda: MLP([3, 0, 1]), r"sizes must be .* got \[3, 0, 1\]"),
     (lambda: MLP([3, 4, 1], activation="tan"), "did you mean 'tanh'"),
@@ -341,7 +381,7 @@ BAD = [
     (lambda: MLP([3, 4, 1], activation="tanh", pieces=2), "pieces=2 makes hidden layers maxout"),
     (lambda: MLP([3, 4, 1], activation="maxout"), "maxout needs pieces of at least 2"),
     (lambda: MLP([3, 4, 1], activation=["relu"], pieces=2), "maxout needs pieces of at least 2"),
-    (lambda: MLP([3, 4, 1], pieces=0), "pieces must be at least 1"),
+    (lambda: MLP([3, 4, 1], pieces=0), "pieces must be a whole number of at least 1"),
     (lambda: MLP([3, 4, 1], dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
     (lambda: MLP([3, 4, 1], dropout=[0.1]), "one for each of 2 layers, got 1"),
     (lambda: uniform_(MLP([3, 4, 1]), [0.1], seed=0), "one for each of 2 weights, got 1"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,6 +86,13 @@ def test_recipes_are_frozen():
         recipes.get("digits").seed = 1
 
 
+def test_numpys_scalars_are_taken():
+    one = np.int64(1)
+    recipe = recipes.get("digits", iterations=one, seed=one, rows=one * 50, batch_size=one, g_range=np.float32(0.5))
+    assert json.loads(json.dumps(recipe.to_dict()))["rows"] == 50
+    assert recipe.build().config.batch_size == 1
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "sentence"),
     [
@@ -95,6 +103,14 @@ def test_recipes_are_frozen():
         ("digits", {"update": "both"}, "update must be one of alternating, simultaneous"),
         ("digits", {"batch_size": 201}, "batch_size 201 is larger than the data set, which has 200 rows"),
         ("digits", {"d_dropout": (0.5,)}, "dropout must be one number, or one for each of"),
+        ("digits", {"seed": 2**64}, "seed must be below 2\\^63"),
+        ("digits", {"g_hidden": 5}, "g_hidden must be whole numbers of at least 1, got 5"),
+        ("digits", {"d_hidden": (5, 0)}, r"d_hidden must be whole numbers of at least 1, got \(5, 0\)"),
+        ("digits", {"rows": -5}, "rows must be a whole number of at least 1, got -5"),
+        ("digits", {"slope": -1}, "slope must be a number of at least 0, got -1"),
+        ("digits", {"g_range": "a"}, "g_range must be None or a number above 0, got 'a'"),
+        ("digits", {"g_range": -1}, "g_range must be None or a number above 0, got -1"),
+        ("digits", {"name": 3}, "a recipe's name must be a string, got 3"),
         ("digits", {"d_pieces": 2, "d_activation": "tanh"}, "makes hidden layers maxout"),
     ],
 )

@@ -336,6 +336,26 @@ def test_history_has_a_number_for_each_iteration():
     assert repr(history).startswith("History(30 iterations from 0: d_loss ")
 
 
+def test_statistics_take_room_as_they_come(monkeypatch):
+    def stop(trainer, news):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make().run(10**13, stop)
+    whole = make().run(30)
+    monkeypatch.setattr("pygan.history._UNFETCHED", 4)
+    calls = []
+    history = make().run(30, lambda trainer, news: calls.append(news))
+    assert [len(news) for news in calls] == [4] * 7 + [2]
+    assert [news.first for news in calls] == list(range(0, 30, 4))
+    assert np.array_equal(history.d_loss, whole.d_loss)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.0, (-0.5, 0.5)), (3.0, (1.5, 4.5)), (-1e30, (-1.5e30, -0.5e30))])
+def test_data_of_one_value_has_a_range(value, shown):
+    assert make(torch.full((50, 6), value)).value_range == pytest.approx(shown)
+
+
 def test_samples_follow_from_the_seed_and_the_draw():
     trainer, again = make(dtype=torch.float32), make(dtype=torch.float32)
     first, second = trainer.sample(10), trainer.sample(10)
@@ -438,6 +458,11 @@ class Convolution(nn.Module):
         return self.conv(x[:, None])[:, 0]
 
 
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
 G, D = networks(torch.float32)
 BAD = [
     ({"batch_size": 51}, "batch_size 51 is larger than the data set, which has 50 rows"),
@@ -451,11 +476,24 @@ BAD = [
     ({"engine": "native"}, 'engine "native" is not part of this version'),
     ({"device": "gpu"}, "device must be cpu, cuda or cuda:N, got 'gpu'"),
     ({"device": "cuda:99"}, "device cuda:99 is not there"),
+    *(
+        ({"device": name}, "device must be cpu, cuda or cuda:N")
+        for name in ("xpu", "mps", "meta", "cpu:3", "cuda:x", 3)
+    ),
+    (
+        {"generator": MLP([4, 6], device="meta"), "discriminator": MLP([6, 1], device="meta")},
+        "device must be cpu, cuda or cuda:N, got 'meta'",
+    ),
     ({"seed": -1}, "seed must be a whole number of at least 0"),
     ({"seed": 2**63}, "seed must be below"),
     ({"label_smoothing": 1.0}, "label_smoothing must be in"),
+    ({"label_smoothing": "a"}, r"label_smoothing must be in \[0, 1\), got 'a'"),
+    ({"label_smoothing": None}, r"label_smoothing must be in \[0, 1\), got None"),
     ({"noise_dim": 3}, "generator takes rows of 4 numbers, but noise_dim is 3"),
     ({"pixel_range": (1, 0)}, "pixel_range must be"),
+    ({"pixel_range": 5}, r"pixel_range must be \(low, high\), rising, got 5"),
+    ({"pixel_range": ("a", "b")}, r"pixel_range must be .* got \('a', 'b'\)"),
+    ({"pixel_range": (0, math.inf)}, r"pixel_range must be .* got \(0, inf\)"),
     ({"optimizer": (Adam(),) * 3}, "optimizer must be one rule or a pair of them, got 3"),
     ({"data": normal(50, 7)}, "generator gives rows of 6 numbers, expected 7, the data's 7 columns"),
     ({"data": bad_rows(13)}, "row 13"),
@@ -470,6 +508,8 @@ BAD = [
     ({"discriminator": nn.Linear(7, 1)}, "discriminator cannot take rows of 6 numbers"),
     ({"discriminator": nn.Linear(6, 2)}, r"discriminator must turn \(2, 6\) into \(2, 1\)"),
     ({"generator": nn.Identity()}, "generator has no parameters"),
+    ({"generator": nn.Linear(4, 6).requires_grad_(False)}, "generator has no parameters .* all of them are frozen"),
+    ({"discriminator": MLP([6, 1]).requires_grad_(False)}, "discriminator has no parameters .* frozen"),
     ({"generator": Convolution()}, "noise_dim cannot be read off"),
 ]
 
@@ -486,6 +526,8 @@ def test_bad_arguments_get_a_sentence(change, sentence):
     [
         ({"generator": print}, "generator must be a torch.nn.Module"),
         ({"data": [1, 2]}, "must be a Dataset, a torch.Tensor or a numpy array"),
+        ({"discriminator": Pair(6, 1)}, "discriminator must give a tensor, one logit, got tuple"),
+        ({"optimizer": "adam"}, "optimizer must be a pygan.Momentum or a pygan.Adam, got str"),
         ({"optimizer": torch.optim.Adam}, "optimizer must be a pygan.Momentum or a pygan.Adam"),
     ],
 )
@@ -501,6 +543,39 @@ def test_iterations_must_be_whole(iterations):
         make().run(iterations)
     with pytest.raises(ValueError, match="n must be a whole number"):
         make().sample(iterations)
+
+
+@pytest.mark.parametrize("step", [-1, 0.5])
+def test_the_number_of_a_draw_must_be_whole(step):
+    with pytest.raises(ValueError, match="step must be a whole number of at least 0"):
+        make().sample(2, step=step)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_needs_gradients(mode):
+    trainer = make()
+    with mode(), pytest.raises(RuntimeError, match=r"Trainer\.run needs gradients: call it outside torch\.no_grad"):
+        trainer.run(1)
+
+
+def test_numpys_scalars_are_taken(tmp_path):
+    one = np.int64(1)
+    rules = (
+        Adam(lr=np.float32(0.1), betas=np.array([0.5, 0.9])),
+        Momentum(np.float32(0.1), momentum_epochs=(one, one * 9)),
+    )
+    trainer = make(
+        batch_size=one * 10,
+        k=one,
+        seed=one,
+        optimizer=rules,
+        pixel_range=(np.float32(0), one),
+        label_smoothing=np.float32(0.1),
+    )
+    trainer.run(one)
+    trainer.save(tmp_path / "run.safetensors")
+    assert Trainer.resume(tmp_path / "run.safetensors", ROWS).config == trainer.config
+    assert type(trainer.config.batch_size) is int
 
 
 def test_a_convolution_trains_with_noise_dim_given():
@@ -522,6 +597,12 @@ BAD_RULES = [
     (lambda: Adam(betas=(0.9, 1.0)), "betas must be two numbers"),
     (lambda: Adam(betas=(0.9,)), "betas must be two numbers"),
     (lambda: Adam(eps=0), "eps must be above 0"),
+    (lambda: Adam(lr="a"), "lr must be above 0, got 'a'"),
+    (lambda: Adam(lr=True), "lr must be above 0, got True"),
+    (lambda: Adam(betas=0.5), r"betas must be two numbers in \[0, 1\), got 0.5"),
+    (lambda: Adam(betas=("a", "b")), "betas must be two numbers"),
+    (lambda: Momentum(lr_floor=None), "lr_floor must be between 0 and lr = 0.1, got None"),
+    (lambda: Momentum(momentum_epochs=3), r"momentum_epochs must be \(first, last\), rising, got 3"),
 ]
 
 

@@ -76,6 +76,8 @@ def load(name_or_path: str | os.PathLike) -> Dataset:
     Dataset('ring8': 50000 x 2 float32, 8 modes)
     """
     text = os.fspath(name_or_path)
+    if not text:
+        raise ValueError(f"data must be a name or the path of a file, got {text!r}; the names are {', '.join(names())}")
     name, colon, split = text.partition(":")
     if isinstance(name_or_path, str) and name in names():
         if name in _WITH_SPLITS:
@@ -94,6 +96,8 @@ def load(name_or_path: str | os.PathLike) -> Dataset:
 
 
 def _read(path: Path):
+    if path.suffix == ".npz":
+        raise ValueError(f"{path} is an archive of arrays: save the one to train on as a .npy file")
     if path.suffix != ".npy":
         return idx(path)
     import numpy as np

@@ -146,6 +146,8 @@ def as_dataset(data: Dataset | torch.Tensor | np.ndarray, name: str = "data") ->
     """
     if isinstance(data, Dataset):
         return data
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(f"{name} must have all its values, got a masked array; data.filled(value) fills the gaps")
     if isinstance(data, np.ndarray):
         data = _from_numpy(data, name)
     elif not isinstance(data, torch.Tensor):

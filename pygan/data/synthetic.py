@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from .._names import check_name, check_whole
+from .._names import check_name, check_number, check_whole
 from .dataset import Dataset
 
 
@@ -98,12 +97,14 @@ def gaussian(mean: float | Sequence[float] = 0.0, std: float = 1.0, *, n: int = 
     >>> gaussian(3.0, 0.5, n=100)
     Dataset('gaussian': 100 x 1 float32, 1 mode)
     """
-    centre = np.atleast_1d(np.asarray(mean, dtype=np.float64))
+    try:
+        centre = np.atleast_1d(np.asarray(mean, dtype=np.float64))
+    except (TypeError, ValueError):
+        centre = np.empty(0)
     if centre.ndim != 1 or centre.size == 0 or not np.isfinite(centre).all():
         raise ValueError(f"mean must be a finite number or a flat sequence of them, got {mean!r}")
-    if not (std > 0 and math.isfinite(std)):
-        raise ValueError(f"std must be a finite number above 0, got {std}")
-    return _sample("gaussian", centre[None], float(std), n, seed)
+    std = check_number(std, "std", "a finite number above 0", lambda std: std > 0)
+    return _sample("gaussian", centre[None], std, n, seed)
 
 
 def _sample(name: str, centres: np.ndarray, std: float, n: int, seed: int) -> Dataset:

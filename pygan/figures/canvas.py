@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .._files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -69,12 +71,8 @@ def check_path(path: str | os.PathLike) -> Path:
 
 def save(figure: Figure, path: Path, **options: Any) -> None:
     """Whoever opens `path` meanwhile sees the old picture or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), **options)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def as_array(values: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ from .._names import check_whole
 from .canvas import COLOURS, as_array, check_path, new_figure, save, style
 
 _WIDTH = 800  # pixels, about
+_LONGEST = 2**16 - 1 - 50  # pixels that matplotlib's renderer takes, less room for a title
 
 
 def sample_grid(
@@ -21,7 +22,7 @@ def sample_grid(
     image_shape: tuple[int, ...],
     path: str | os.PathLike,
     *,
-    columns: int = 10,
+    columns: int | None = None,
     padding: int = 4,
     value_range: tuple[float, float] = (0.0, 1.0),
     title: str | None = None,
@@ -34,7 +35,7 @@ def sample_grid(
         samples: (n, d), or any shape with n first and d values after it: uint8 in [0, 255], or floats.
         image_shape: (h, w), or (c, h, w) with 1 or 3 channels; its product is d.
         path: a .png, .pdf or .svg file in a folder that exists; replaced whole if it is there.
-        columns: images in a row.
+        columns: images in a row; by default 10, and from a hundred images on as many as rows.
         padding: pixels of the picture between two images and around them.
         value_range: the floats shown as black and as white; (-1, 1) for a tanh generator.
         title: a line above the grid.
@@ -43,7 +44,8 @@ def sample_grid(
         path.
 
     Raises:
-        ValueError: a shape that does not fit, no sample, an empty range, columns below 1, or another suffix.
+        ValueError: a shape that does not fit, no sample, an empty range, columns below 1, a picture of more than
+            65,535 pixels a side, or another suffix.
         FileNotFoundError: the folder does not exist.
 
     >>> import tempfile
@@ -52,11 +54,15 @@ def sample_grid(
     'noise.png'
     """
     path = check_path(path)
-    check_whole(columns, "columns")
-    check_whole(padding, "padding", least=0)
+    columns = None if columns is None else check_whole(columns, "columns")
+    padding = check_whole(padding, "padding", least=0)
     pixels = _as_rgb(samples, image_shape, value_range)
-    columns = min(columns, len(pixels))
-    scale = max(1, round((_WIDTH - padding * (columns + 1)) / (columns * pixels.shape[2])))
+    n, h, w, _ = pixels.shape
+    columns = min(columns or max(10, math.isqrt(n - 1) + 1), n)
+    scale = max(1, round((_WIDTH - padding * (columns + 1)) / (columns * w)))
+    longest = max(columns * (scale * w + padding), math.ceil(n / columns) * (scale * h + padding)) + padding
+    if longest > _LONGEST:
+        raise ValueError(f"a grid of {n} images would be {longest} pixels long, above {_LONGEST}: draw fewer samples")
     canvas = _tile(pixels.repeat(scale, axis=1).repeat(scale, axis=2), columns, padding)
     height, width = canvas.shape[:2]
     above = 36 if title else 0
@@ -98,11 +104,13 @@ def _tile(images: np.ndarray, columns: int, padding: int) -> np.ndarray:
     """One picture (H, W, 3) of (n, h, w, 3) images, on a ground told from both black and white."""
     n, h, w, _ = images.shape
     rows = math.ceil(n / columns)
-    size = (rows * (h + padding) + padding, columns * (w + padding) + padding, 3)
-    canvas = np.full(size, _rgb(COLOURS["gutter"]), dtype=np.uint8)
-    for i, image in enumerate(images):
-        y, x = padding + (i // columns) * (h + padding), padding + (i % columns) * (w + padding)
-        canvas[y : y + h, x : x + w] = image
+    ground = np.array(_rgb(COLOURS["gutter"]), dtype=np.uint8)
+    # A cell is an image with the gutter below and to the right of it; places without an image stay ground.
+    cells = np.full((rows * columns, h + padding, w + padding, 3), ground)
+    cells[:n, :h, :w] = images
+    cells = cells.reshape(rows, columns, h + padding, w + padding, 3).swapaxes(1, 2)
+    canvas = np.full((rows * (h + padding) + padding, columns * (w + padding) + padding, 3), ground)
+    canvas[padding:, padding:] = cells.reshape(rows * (h + padding), columns * (w + padding), 3)
     return canvas
 
 
