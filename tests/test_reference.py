@@ -25,7 +25,7 @@ def test_every_public_function_has_an_example(module):
         assert ">>>" in (function.__doc__ or ""), f"{name} has no example"
 
 
-@pytest.mark.parametrize("name", public_functions(pygan.ops))
+@pytest.mark.parametrize("name", sorted(public_functions(pygan.ops).keys() - {"products"}))  # which is no op
 def test_a_twin_takes_what_its_op_takes(name):
     ours, twin = (inspect.signature(getattr(module, name)).parameters for module in (pygan.ops, reference))
     for key, parameter in ours.items():

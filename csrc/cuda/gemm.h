@@ -337,7 +337,8 @@ __device__ __forceinline__ bool partial_aligned(int64_t n, int region_cols) {
 
 // A tile of C by the whole block; grid (tiles of C, splits).
 template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
-__global__ void __launch_bounds__(Tile::kThreads) gemm_kernel(const Product<kMath, OperandA, OperandB, Epilogue> p) {
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
+    gemm_kernel(const Product<kMath, OperandA, OperandB, Epilogue> p) {
   using S = Stored<kMath>;
   using T = Accumulated<kMath>;
   auto& shared = shared_storage<BlockMemory<kMath, Tile, kAlongA, kAlongB>>();

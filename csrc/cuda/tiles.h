@@ -9,20 +9,20 @@
 namespace pygan::cuda {
 
 // A block computes kRows x kCols of C with kThreads threads and keeps kStages slices of its operands, 128 bytes of
-// the inner dimension deep, in shared memory.
+// the inner dimension deep, in shared memory. kBlocks of them must fit a multiprocessor's registers.
 //
 //   tile     C        threads  stages  shared memory         for
 //   large    128x128  256      3       3 x 36 KB = 108 KB     products that fill the card with such tiles
 //   medium   64x64    128      4       4 x 18 KB =  72 KB     most layers of batch 256 and more
 //   small    32x32    128      4       4 x  9 KB =  36 KB     the batches of 64 to 128 of GAN training
 struct LargeTile {
-  static constexpr int kRows = 128, kCols = 128, kThreads = 256, kWarpRows = 2, kStages = 3;
+  static constexpr int kRows = 128, kCols = 128, kThreads = 256, kWarpRows = 2, kStages = 3, kBlocks = 1;
 };
 struct MediumTile {
-  static constexpr int kRows = 64, kCols = 64, kThreads = 128, kWarpRows = 2, kStages = 4;
+  static constexpr int kRows = 64, kCols = 64, kThreads = 128, kWarpRows = 2, kStages = 4, kBlocks = 3;
 };
 struct SmallTile {
-  static constexpr int kRows = 32, kCols = 32, kThreads = 128, kWarpRows = 2, kStages = 4;
+  static constexpr int kRows = 32, kCols = 32, kThreads = 128, kWarpRows = 2, kStages = 4, kBlocks = 2;
 };
 
 enum class TileChoice { large, medium, small };
