@@ -364,3 +364,32 @@ def test_the_judge_can_say_no():
         assert_accurate(good, good, truth, length=37)
         with pytest.raises(AssertionError, match="error"):
             assert_accurate(bad, good, truth, length=37)
+
+
+def test_bias_gradient_alone_of_a_large_batch(device):
+    """No column of a product, and an inner dimension deep enough to be split."""
+    x, weight, bias = (tensor.detach() for tensor in layer(1031, 8, 4, device=device))
+    bias.requires_grad_()
+    pygan.ops.linear_act(x, weight, bias, activation="identity").sum().backward()
+    torch.testing.assert_close(bias.grad, torch.full_like(bias, 1031.0))
+
+
+def test_relu_stops_infinite_gradients_as_torch_does(device):
+    x = torch.tensor([[-1.0], [1.0]], device=device)
+    weight = torch.ones(1, 1, device=device, requires_grad=True)
+    upstream = torch.tensor([[torch.inf], [2.0]], device=device)
+    ours = torch.autograd.grad(pygan.ops.linear_act(x, weight), weight, upstream)
+    theirs = torch.autograd.grad(torch.relu(torch.nn.functional.linear(x, weight)), weight, upstream)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_newer_precision_settings_are_understood(device):
+    """torch refuses its older getter once one of these was set."""
+    x, weight, bias = layer(3, 4, 5, device=device)
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "tf32"
+        pygan.ops.linear_act(x, weight, bias)
+    finally:
+        settings.fp32_precision = before

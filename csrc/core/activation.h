@@ -46,4 +46,11 @@ PYGAN_HD T derivative_from_output(T y, T slope) {
   return T(1);
 }
 
+// g f'(y). Where ReLU is off the gradient is 0 even if g is infinite, and NaN in y lets it pass, as in torch.
+template <Activation A, class T>
+PYGAN_HD T times_derivative(T g, T y, T slope) {
+  if constexpr (A == Activation::relu) return y <= T(0) ? T(0) : g;
+  return g * derivative_from_output<A>(y, slope);
+}
+
 }  // namespace pygan

@@ -100,7 +100,8 @@ class ActivationGrad : public Operand<Compute<S>> {
     void run() const {
       for (int r = 0; r < rows; ++r)
 #pragma omp simd
-        for (int c = 0; c < cols; ++c) out[r * ld + c] *= derivative_from_output<A>(T(widen(y[r * ldy + c])), slope);
+        for (int c = 0; c < cols; ++c)
+          out[r * ld + c] = times_derivative<A>(out[r * ld + c], T(widen(y[r * ldy + c])), slope);
     }
   };
 

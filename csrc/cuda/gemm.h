@@ -201,6 +201,7 @@ struct OrdinaryUnits {
   static constexpr int kThreadCols = Tile::kThreads / kThreadRows;
   static constexpr int kRows = Tile::kRows / kThreadRows, kCols = Tile::kCols / kThreadCols;
   static constexpr int kWarpsAcross = kThreadCols / 8;
+  static constexpr int kStepsAtOnce = kRows * kCols <= 16 ? 2 : 1;  // with more sums two steps would spill
 
   T sum[kRows][kCols] = {};
 
@@ -227,7 +228,7 @@ struct OrdinaryUnits {
 
   template <class SliceA, class SliceB>
   __device__ void multiply(const SliceA& a, const SliceB& b) {
-#pragma unroll 1  // two steps at a time would spill
+#pragma unroll kStepsAtOnce
     for (int k = 0; k < kDepth<S>; k += kStep) {
       S rows[kRows][kStep], cols[kCols][kStep];
       load<kAlongA, kRows, kThreadRows>(a, thread_row(), k, rows);

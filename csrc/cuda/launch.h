@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -26,17 +27,18 @@ struct DeviceLimits {
 inline const DeviceLimits& device_limits() {
   constexpr int kDevices = 64;
   static DeviceLimits known[kDevices];
+  static std::once_flag asked[kDevices];
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
-  DeviceLimits& limits = known[device % kDevices];
-  if (limits.multiprocessors == 0) {
-    int multiprocessors = 0;
+  if (device >= kDevices) throw std::runtime_error("pygan: more than 64 devices");
+  std::call_once(asked[device], [&] {
+    DeviceLimits& limits = known[device];
     check(cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
           "cudaDeviceGetAttribute");
-    check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-    limits.multiprocessors = multiprocessors;  // last: another thread may be reading
-  }
-  return limits;
+    check(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, device),
+          "cudaDeviceGetAttribute");
+  });
+  return known[device];
 }
 
 // Device memory for this op alone.

@@ -59,7 +59,15 @@ struct Dropped : Dense<S> {
     Compute<S> values[kVector<S>];
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i) values[i] = widen(chunk.value[i]);
-    mask.apply(values, uint64_t(row * this->x.cols + col));
+    const uint64_t first = uint64_t(row * this->x.cols + col);
+    if constexpr (kVector<S> % 4 == 0) {
+      if (this->x.cols % 4 == 0)
+        mask.apply_blocks(values, first);
+      else
+        mask.apply(values, first);
+    } else {
+      mask.apply(values, first);
+    }
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i) chunk.value[i] = i < count ? narrow<S>(values[i]) : S{};
     return chunk;
@@ -108,22 +116,27 @@ struct PreActivationGrad {
   __device__ const S* at(int64_t row, int64_t col) const { return grad_y.at(row, col); }
 
   __device__ Chunk<S> chunk(int64_t row, int64_t col, int count) const {
-    return argmax ? won(row, col, count) : times_derivative(row, col, count);
+    return argmax ? won(row, col, count) : derived(row, col, count);
   }
 
  private:
   __device__ Chunk<S> won(int64_t row, int64_t col, int count) const {
+    const uint8_t* const winners = argmax + row * grad_y.cols;
+    int64_t unit = col / pieces;
+    int piece = int(col - unit * pieces);
     Chunk<S> chunk;
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i) {
-      const int64_t unit = (col + i) / pieces;
-      const bool winner = i < count && argmax[row * (n / pieces) + unit] == col + i - unit * pieces;
-      chunk.value[i] = winner ? *grad_y.at(row, unit) : S{};
+      chunk.value[i] = i < count && winners[unit] == piece ? *grad_y.at(row, unit) : S{};
+      if (++piece == pieces) {
+        piece = 0;
+        ++unit;
+      }
     }
     return chunk;
   }
 
-  __device__ Chunk<S> times_derivative(int64_t row, int64_t col, int count) const {
+  __device__ Chunk<S> derived(int64_t row, int64_t col, int count) const {
     Chunk<S> g = grad_y.chunk(row, col, count), out;
     const S* const source = y + row * n + col;
     if (vectorised && count == kVector<S>)
@@ -155,7 +168,7 @@ struct PreActivationGrad {
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i)
       g.value[i] = narrow<S>(
-          Compute<S>(widen(g.value[i]) * derivative_from_output<kActivation>(Compute<S>(widen(out.value[i])), slope)));
+          times_derivative<kActivation>(Compute<S>(widen(g.value[i])), Compute<S>(widen(out.value[i])), slope));
     return g;
   }
 };

@@ -51,22 +51,22 @@ __device__ float activated(Activation activation, float x, float slope) {
   }
 }
 
-__device__ float derivative(Activation activation, float y, float slope) {
+__device__ float derived(Activation activation, float g, float y, float slope) {
   switch (activation) {
     case Activation::relu:
-      return derivative_from_output<Activation::relu>(y, slope);
+      return times_derivative<Activation::relu>(g, y, slope);
     case Activation::leaky_relu:
-      return derivative_from_output<Activation::leaky_relu>(y, slope);
+      return times_derivative<Activation::leaky_relu>(g, y, slope);
     case Activation::tanh:
-      return derivative_from_output<Activation::tanh>(y, slope);
+      return times_derivative<Activation::tanh>(g, y, slope);
     case Activation::sigmoid:
-      return derivative_from_output<Activation::sigmoid>(y, slope);
+      return times_derivative<Activation::sigmoid>(g, y, slope);
     case Activation::elu:
-      return derivative_from_output<Activation::elu>(y, slope);
+      return times_derivative<Activation::elu>(g, y, slope);
     case Activation::softplus:
-      return derivative_from_output<Activation::softplus>(y, slope);
+      return times_derivative<Activation::softplus>(g, y, slope);
     default:
-      return 1.0f;
+      return g;
   }
 }
 
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const SmallMlpBackwa
       const bool inside = r < rows && c < outputs;
       S g = narrow<S>(0.0f);
       if (inside) {
-        g = narrow<S>(of_y[r * kLd + c] * derivative(layer.activation, widen(y[r * outputs + c]), slope));
+        g = narrow<S>(derived(layer.activation, of_y[r * kLd + c], widen(y[r * outputs + c]), slope));
         grad[r * outputs + c] = g;
       }
       of_sums[r * kLd + c] = widen(g);

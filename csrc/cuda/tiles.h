@@ -43,7 +43,7 @@ inline Plan plan_product(int64_t m, int64_t n, int64_t slices, int granule, bool
   if (!only_small && large_fits && blocks(128, 128) >= device.multiprocessors) return {TileChoice::large, 1};
   if (!only_small && blocks(64, 64) >= device.multiprocessors) return {TileChoice::medium, 1};
   // A split costs a launch, about 2 us: worth it where each of the few blocks would otherwise walk 16 slices or more.
-  const int64_t small_blocks = blocks(32, 32);
+  const int64_t small_blocks = std::max<int64_t>(1, blocks(32, 32));  // a bias gradient alone has no columns
   const int64_t splits = slices < 16 ? 1 : std::min<int64_t>(slices / 4, device.multiprocessors / small_blocks);
   return {TileChoice::small, int(splits < 2 ? 1 : splits)};
 }

@@ -14,12 +14,17 @@ Run::Run(const at::Device& device)
   TORCH_CHECK_NOT_IMPLEMENTED(backend_, "pygan was built without a backend for ", device.type(), " tensors");
 }
 
+bool tf32_allowed() {
+  return at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) ==
+         at::Float32Precision::TF32;
+}
+
 Resources Run::resources() {
   Resources resources;
   resources.threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   resources.scratch = scratch;
   resources.owner = this;
-  resources.allow_tf32 = at::globalContext().float32MatmulPrecision() != at::Float32MatmulPrecision::HIGHEST;
+  resources.allow_tf32 = tf32_allowed();
   if (!device_.is_cpu()) {
     const c10::impl::VirtualGuardImpl device(device_.type());
     resources.stream = device.getStreamNativeHandle(device.getStream(device_));

@@ -10,6 +10,9 @@
 
 namespace pygan {
 
+// Whether the user lets fp32 products on CUDA round their factors to TF32, by torch's older or newer settings.
+bool tf32_allowed();
+
 // One op's stay on a device: makes it current, and holds the scratch memory until the op has queued its work.
 class Run {
  public:

@@ -1,13 +1,14 @@
 #include "library_product.h"
 
-#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
 #include <atomic>
 
 #include "checks.h"
+#include "device.h"
 #include "double_backward.h"
 
 namespace pygan {
@@ -18,12 +19,11 @@ std::atomic<Product> choice{Product::automatic};
 // The work, in FLOP, from which the library's product is taken: on Hopper it has wgmma, which these kernels do not
 // use. Predicted (docs/kernels.md), not yet measured.
 double worth_the_library(at::ScalarType type) {
-  const bool tf32 = at::globalContext().float32MatmulPrecision() != at::Float32MatmulPrecision::HIGHEST;
   switch (type) {
     case at::kDouble:
       return 1e8;
     case at::kFloat:
-      return tf32 ? 1e10 : 2e10;
+      return tf32_allowed() ? 1e10 : 2e10;
     default:
       return 5e9;
   }
@@ -44,8 +44,10 @@ bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor&
   return 2.0 * double(x.numel()) * double(weight.size(0)) >= worth_the_library(x.scalar_type());
 }
 
-at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout) {
-  return at::mm(as_rows(dropped(x, dropout)), weight.t());
+at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                           const Dropout& dropout) {
+  const at::Tensor rows = as_rows(dropped(x, dropout));
+  return bias ? at::addmm(*bias, rows, weight.t()) : at::mm(rows, weight.t());
 }
 
 void library_backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout,

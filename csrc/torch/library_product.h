@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -21,8 +22,9 @@ void set_product_choice(Product choice);
 
 bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor& weight);
 
-// dropout(x) . weight^T, contiguous (m, n)
-at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout);
+// dropout(x) . weight^T + bias, contiguous (m, n): the bias before half types are rounded
+at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                           const Dropout& dropout);
 
 // From g (m, n): grad_x, grad_weight and grad_bias into the tensors that are wanted.
 void library_backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout,

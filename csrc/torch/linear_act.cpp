@@ -41,10 +41,11 @@ Tensor forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bi
   Tensor y = at::empty_symint(with_last(x, weight.sym_size(0)), x.options());
   Run run(x.device());
   const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
-  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, dropping) : Tensor();
+  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, bias, dropping) : Tensor();
   run->linear_act_forward({dtype_of(x), matrix_of(rows), matrix_of(weight),
-                           bias ? dense_bias.const_data_ptr() : nullptr, act, slope, dropping, y.mutable_data_ptr(),
-                           run.resources(), product.defined() ? product.const_data_ptr() : nullptr});
+                           bias && !product.defined() ? dense_bias.const_data_ptr() : nullptr, act, slope, dropping,
+                           y.mutable_data_ptr(), run.resources(),
+                           product.defined() ? product.const_data_ptr() : nullptr});
   return y;
 }
 

@@ -39,9 +39,10 @@ Pair forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias
   const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
   Run run(x.device());
   const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
-  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, dropping) : Tensor();
-  run->maxout_forward({dtype_of(x), matrix_of(rows), matrix_of(weight), bias ? dense_bias.const_data_ptr() : nullptr,
-                       pieces, dropping, y.mutable_data_ptr(), argmax.mutable_data_ptr<uint8_t>(), run.resources(),
+  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, bias, dropping) : Tensor();
+  run->maxout_forward({dtype_of(x), matrix_of(rows), matrix_of(weight),
+                       bias && !product.defined() ? dense_bias.const_data_ptr() : nullptr, pieces, dropping,
+                       y.mutable_data_ptr(), argmax.mutable_data_ptr<uint8_t>(), run.resources(),
                        product.defined() ? product.const_data_ptr() : nullptr});
   return outputs;
 }

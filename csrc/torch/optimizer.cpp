@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -62,6 +63,17 @@ void check_update(const char* op, const TensorList& params, const TensorList& gr
   }
 }
 
+// Two places of a list that share memory would be updated at the same time.
+void check_distinct(const char* op, const TensorList& params) {
+  std::vector<std::pair<const void*, size_t>> places;
+  for (size_t i = 0; i < params.size(); ++i)
+    if (params[i].numel()) places.emplace_back(params[i].const_data_ptr(), i);
+  std::sort(places.begin(), places.end());
+  for (size_t i = 1; i < places.size(); ++i)
+    TORCH_CHECK_VALUE(places[i].first != places[i - 1].first, op, ": params[", places[i].second, "] is params[",
+                      places[i - 1].second, "] again; each must be there once");
+}
+
 void check_lr(const char* op, double lr) {
   TORCH_CHECK_VALUE(lr >= 0 && std::isfinite(lr), op, ": lr must be finite and >= 0, got ", lr);
 }
@@ -109,6 +121,7 @@ void check_momentum(TensorList params, TensorList grads, TensorList velocities, 
 void momentum(TensorList params, TensorList grads, TensorList velocities, double lr, double momentum) {
   check_momentum(params, grads, velocities, lr, momentum);
   if (params.empty()) return;
+  check_distinct("momentum_", params);
   Slices slices(params, grads, velocities, {});
   Run run(params[0].device());
   run->momentum_update(
@@ -130,6 +143,7 @@ void adam(TensorList params, TensorList grads, TensorList m, TensorList v, int64
           double beta2, double eps) {
   check_adam(params, grads, m, v, step, lr, beta1, beta2, eps);
   if (params.empty()) return;
+  check_distinct("adam_", params);
   Slices slices(params, grads, m, v);
   Run run(params[0].device());
   run->adam_update({dtype_of(params[0]), dtype_of(m[0]), slices.data(), slices.size(), step, lr, beta1, beta2, eps,

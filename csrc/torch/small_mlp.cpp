@@ -302,7 +302,10 @@ bool serves_small_mlp(const Tensor& x, TensorList weights, const c10::List<std::
       if (!size || *size > kSmallMlpWidth) return false;
     }
   }
-  return true;
+  // Each block of 16 rows stages all weights: beyond two blocks a multiprocessor, layers by themselves are faster.
+  constexpr int64_t kRows = 4096;
+  const auto elements = x.sym_numel().maybe_as_int();
+  return elements && *elements <= kRows * std::max<int64_t>(1, *weights[0].sym_size(1).maybe_as_int());
 }
 
 std::vector<Tensor> call_small_mlp(const Tensor& x, TensorList weights, const c10::List<optional<Tensor>>& biases,
