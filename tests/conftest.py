@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 import pytest
 import torch
@@ -45,6 +46,13 @@ def pytest_runtest_setup(item):
 @pytest.fixture(params=DEVICES)
 def device(request) -> torch.device:
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible():
+    """In the background, shells start programs with SIGINT ignored, and tests of interrupts would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
