@@ -1,5 +1,6 @@
 // Elementary functions for fp32 without branches, so that a plain loop over them becomes SIMD code. Compilers fuse
-// products and sums as they like, so a CPU lane and a GPU thread agree to a few ulp. fp64 calls the system's functions: it exists for checks.
+// products and sums as they like, so a CPU lane and a GPU thread agree to a few ulp. fp64 calls the system's
+// functions: it exists for checks.
 // Errors are a few ulp over the whole range; infinities and NaN pass through as in the C library.
 #pragma once
 

@@ -47,8 +47,8 @@ struct LinearActForward {
   Dropout dropout;
   void* y;
   Resources run;
-  const void* product =
-      nullptr;  // dropout(x) . weight^T + bias, contiguous (m, n), where it has been computed; bias is null then
+  // dropout(x) . weight^T + bias, contiguous (m, n), where a library has computed it; bias is null then.
+  const void* product = nullptr;
 };
 
 // g = grad_y * act'(y); grad_x = mask(g . weight); grad_weight = g^T . dropout(x); grad_bias = column sums of g.

@@ -20,8 +20,8 @@ constexpr int kWarp = 32;
 constexpr int kWarps = kBlock / kWarp;
 constexpr int kTogether = 4;               // rows of a warp at a time
 constexpr int kTile = kWarps * kTogether;  // rows of a block at a time, or fewer
-constexpr int64_t kTileBytes =
-    64 * 1024;  // where rows are short: still in the first-level cache when they are read again
+// Where rows are short, a tile is still in the first-level cache when it is read again.
+constexpr int64_t kTileBytes = 64 * 1024;
 // What one block does alone: a second launch would cost more than it saves.
 constexpr int64_t kFewTiles = 2;
 constexpr int64_t kFewElements = 32 * 1024;
