@@ -3,6 +3,7 @@
 
 #include "host_device.h"
 #include "math.h"
+#include "ops.h"
 
 namespace pygan {
 
@@ -37,5 +38,19 @@ struct Adam {
     *param -= step_size * *m / (square_root(*v) * inverse_root_correction2 + eps);
   }
 };
+
+// The rules of an update, their scalars computed in double.
+template <class T>
+PYGAN_HD Momentum<T> rule_of(const MomentumUpdate& op) {
+  return {T(op.lr), T(op.momentum)};
+}
+
+template <class T>
+PYGAN_HD Adam<T> rule_of(const AdamUpdate& op) {
+  const double correction1 = 1 - std::pow(op.beta1, double(op.step));
+  const double correction2 = 1 - std::pow(op.beta2, double(op.step));
+  return {
+      T(op.lr / correction1), T(1 / std::sqrt(correction2)), T(1 - op.beta1), T(op.beta2), T(1 - op.beta2), T(op.eps)};
+}
 
 }  // namespace pygan

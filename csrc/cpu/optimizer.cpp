@@ -1,8 +1,6 @@
 // One pass over a network's parameters: gradient in, state and parameter updated in place.
 #include "../core/optimizer.h"
 
-#include <cmath>
-
 #include "kernels.h"
 #include "parallel.h"
 #include "simd.h"
@@ -50,12 +48,12 @@ void update(const ParamSlice* slices, int64_t count, int threads, const Rule& ru
   }
 }
 
-template <bool kTwoStates, class Op, class MakeRule>
-void dispatch(const Op& op, const MakeRule& make_rule) {
+template <bool kTwoStates, class Op>
+void dispatch(const Op& op) {
   for_dtype(op.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
     using T = Compute<S>;
-    const auto rule = make_rule(T());
+    const auto rule = rule_of<T>(op);
     if (op.state_dtype == op.dtype)
       update<S, S, kTwoStates>(op.slices, op.count, op.run.threads, rule);
     else
@@ -65,22 +63,7 @@ void dispatch(const Op& op, const MakeRule& make_rule) {
 
 }  // namespace
 
-void momentum_update(const MomentumUpdate& op) {
-  dispatch<false>(op, [&](auto t) {
-    using T = decltype(t);
-    return Momentum<T>{T(op.lr), T(op.momentum)};
-  });
-}
-
-void adam_update(const AdamUpdate& op) {
-  dispatch<true>(op, [&](auto t) {
-    using T = decltype(t);
-    const double correction1 = 1 - std::pow(op.beta1, double(op.step));
-    const double correction2 = 1 - std::pow(op.beta2, double(op.step));
-    return Adam<T>{T(op.lr / correction1), T(1 / std::sqrt(correction2)),
-                   T(1 - op.beta1),        T(op.beta2),
-                   T(1 - op.beta2),        T(op.eps)};
-  });
-}
+void momentum_update(const MomentumUpdate& op) { dispatch<false>(op); }
+void adam_update(const AdamUpdate& op) { dispatch<true>(op); }
 
 }  // namespace pygan::cpu::PYGAN_ISA

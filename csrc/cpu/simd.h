@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../core/half.h"
+#include "../core/dtype.h"
 #include "backend.h"
 
 #ifdef __AVX2__
@@ -70,21 +70,6 @@ inline float widen(float x) { return x; }
 inline double widen(double x) { return x; }
 inline float widen(BFloat16 x) { return to_float(x); }
 inline float widen(Float16 x) { return to_float(x); }
-
-// Calls f with a null pointer of the storage type.
-template <class F>
-void for_dtype(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::f32:
-      return f(static_cast<float*>(nullptr));
-    case DType::f64:
-      return f(static_cast<double*>(nullptr));
-    case DType::bf16:
-      return f(static_cast<BFloat16*>(nullptr));
-    case DType::f16:
-      return f(static_cast<Float16*>(nullptr));
-  }
-}
 
 // Calls f.template operator()<A>(): a run-time activation becomes a template argument outside the inner loop.
 template <class F>

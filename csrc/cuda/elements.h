@@ -1,5 +1,5 @@
-// What the elementwise kernels share: storage types, runs of elements that move in 16-byte loads and stores, and the
-// size of a grid. Indices are 64-bit: tensors may have more than 2^31 elements.
+// What the elementwise kernels share: runs of elements, and the size of a grid. Indices are 64-bit: tensors may have
+// more than 2^31 elements.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,53 +7,13 @@
 #include <algorithm>
 
 #include "launch.h"
-#include "types.h"
+#include "runs.h"
 
 namespace pygan::cuda {
 
-// What one thread handles at a time: a vector; where there are random numbers, whole Philox blocks of them.
-template <class S>
-constexpr int kRun = kVector<S>;
+// What one thread handles where there are random numbers: whole Philox blocks.
 template <class S>
 constexpr int kRandomRun = kRun<S> < 4 ? 4 : kRun<S>;
-
-template <class S, int N>
-struct alignas(N * sizeof(S) < kVectorBytes ? N * sizeof(S) : kVectorBytes) Vectors {
-  S element[N];
-};
-
-// Whether runs of all these arrays may be moved as vectors.
-template <class... Pointers>
-PYGAN_HD bool aligned(Pointers... pointers) {
-  return (reinterpret_cast<uintptr_t>(pointers) | ...) % kVectorBytes == 0;
-}
-
-// The next run of an array of which n elements are left; what is not there reads as 0.
-template <class S, int N>
-__device__ __forceinline__ void load_run(const S* in, int64_t n, bool vector, Compute<S> (&values)[N]) {
-  if (vector && n >= N) {
-    const Vectors<S, N> run = *reinterpret_cast<const Vectors<S, N>*>(in);
-#pragma unroll
-    for (int j = 0; j < N; ++j) values[j] = widen(run.element[j]);
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; ++j) values[j] = j < n ? widen(in[j]) : Compute<S>(0);
-  }
-}
-
-template <class S, int N>
-__device__ __forceinline__ void store_run(const Compute<S> (&values)[N], int64_t n, bool vector, S* out) {
-  if (vector && n >= N) {
-    Vectors<S, N> run;
-#pragma unroll
-    for (int j = 0; j < N; ++j) run.element[j] = narrow<S>(values[j]);
-    *reinterpret_cast<Vectors<S, N>*>(out) = run;
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; ++j)
-      if (j < n) out[j] = narrow<S>(values[j]);
-  }
-}
 
 constexpr int kThreads = 256;
 

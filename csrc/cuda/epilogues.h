@@ -5,7 +5,7 @@
 
 #include "../core/activation.h"
 #include "mask.h"
-#include "types.h"
+#include "runs.h"
 
 namespace pygan::cuda {
 
@@ -17,37 +17,6 @@ struct Region {
 
 // Four columns at a time, so that fp32 is written 16 bytes an instruction.
 constexpr int kQuad = 4;
-
-template <class S>
-struct alignas(4 * sizeof(S)) Quad {
-  S value[kQuad];
-};
-
-template <class S>
-__device__ void load_quad(const S* in, bool aligned, int count, Compute<S> (&values)[kQuad]) {
-  if (aligned && count == kQuad) {
-    const Quad<S> quad = *reinterpret_cast<const Quad<S>*>(in);
-#pragma unroll
-    for (int i = 0; i < kQuad; ++i) values[i] = widen(quad.value[i]);
-  } else {
-#pragma unroll
-    for (int i = 0; i < kQuad; ++i) values[i] = i < count ? widen(in[i]) : Compute<S>(0);
-  }
-}
-
-template <class S>
-__device__ void store_quad(S* out, bool aligned, const Compute<S> (&values)[kQuad], int count) {
-  if (aligned && count == kQuad) {
-    Quad<S> quad;
-#pragma unroll
-    for (int i = 0; i < kQuad; ++i) quad.value[i] = narrow<S>(values[i]);
-    *reinterpret_cast<Quad<S>*>(out) = quad;
-  } else {
-#pragma unroll
-    for (int i = 0; i < kQuad; ++i)
-      if (i < count) out[i] = narrow<S>(values[i]);
-  }
-}
 
 template <class S>
 inline bool quads_aligned(const void* data, int64_t ld) {
@@ -123,7 +92,7 @@ struct LayerOutput {
       const int64_t col = region.col + l;
       if (to.bias) {
         T bias[kQuad];
-        load_quad(to.bias + col, to.aligned, count, bias);
+        load_run(to.bias + col, count, to.aligned, bias);
 #pragma unroll
         for (int i = 0; i < kQuad; ++i) v[i] += bias[i];
       }
@@ -149,7 +118,7 @@ struct LayerOutput {
           run<Activation::softplus>(v);
           break;
       }
-      store_quad(to.y + (region.row + r) * to.ld + col, to.aligned, v, count);
+      store_run(v, count, to.aligned, to.y + (region.row + r) * to.ld + col);
     }
 
     template <Activation kActivation>
@@ -211,7 +180,7 @@ struct Store {
     __device__ void operator()(int r, int l, int count, T (&v)[kQuad]) const {
       const int64_t element = (region.row + r) * to.ld + region.col + l;
       if (to.mask.on()) to.mask.apply(v, uint64_t(element));
-      store_quad(to.out + element, to.aligned, v, count);
+      store_run(v, count, to.aligned, to.out + element);
     }
   };
 };

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "backend.h"
+#include "block_sum.h"
 #include "elements.h"
 #include "ptx.h"
 
@@ -52,7 +53,6 @@ __global__ void __launch_bounds__(kThreads) values_kernel(Terms<S> terms, bool v
 }
 
 constexpr int kSumThreads = 512;
-constexpr int kWarp = 32;
 constexpr int64_t kChunk = 4096;
 constexpr int64_t kFewChunks = 4;  // up to here one block is faster than clearing the counter of finished blocks
 
@@ -63,23 +63,6 @@ struct SumStorage {
   double chunks[kFewChunks];
   bool last;
 };
-
-__device__ __forceinline__ double warp_sum(double value) {
-#pragma unroll
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) value += __shfl_down_sync(0xffffffff, value, distance);
-  return value;
-}
-
-// The sum of every thread's value, for thread 0.
-__device__ __forceinline__ double block_sum(double value, SumStorage& shared) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  value = warp_sum(value);
-  if (lane == 0) shared.warps[warp] = value;
-  __syncthreads();  // every warp's sum is there
-  if (warp == 0) value = warp_sum(lane < kSumThreads / kWarp ? shared.warps[lane] : 0.0);
-  __syncthreads();  // the sums were read: the next call may overwrite them
-  return value;
-}
 
 // The thread's share of a chunk.
 template <class S>
@@ -102,7 +85,7 @@ __device__ __forceinline__ double sum_of_chunks(const double* chunks, int64_t co
   const bool few = count <= kFewChunks;
   double sum = 0;
   for (int64_t i = few ? 0 : threadIdx.x; i < count; i += few ? 1 : kSumThreads) sum += chunks[i];
-  return few ? sum : block_sum(sum, shared);
+  return few ? sum : block_sum(sum, shared.warps);
 }
 
 // Whether all other blocks have written their sums, which this one may then read.
@@ -129,7 +112,7 @@ __global__ void __launch_bounds__(kSumThreads)
     if (i >= terms.count) break;
     const int64_t count = chunks_of(terms.at[i].n);
     for (int64_t chunk = blockIdx.x; chunk < count; chunk += gridDim.x) {
-      const double sum = block_sum(sum_of_values(terms.at[i], chunk), shared);
+      const double sum = block_sum(sum_of_values(terms.at[i], chunk), shared.warps);
       if (threadIdx.x == 0) next[chunk] = sum;
     }
     next += count;

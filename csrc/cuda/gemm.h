@@ -327,7 +327,7 @@ struct StorePartial {
   bool aligned;
 
   __device__ void operator()(int r, int l, int count, T (&values)[kQuad]) const {
-    store_quad(out + r * ld + l, aligned, values, count);
+    store_run(values, count, aligned, out + r * ld + l);
   }
 };
 
@@ -428,7 +428,7 @@ struct PartialSums {
     for (int i = 0; i < kQuad; ++i) values[i] = T(0);
     for (int s = 0; s < splits; ++s) {
       T term[kQuad];
-      load_quad(partial + s * stride + r * ld + l, aligned, count, term);
+      load_run(partial + s * stride + r * ld + l, count, aligned, term);
 #pragma unroll
       for (int i = 0; i < kQuad; ++i) values[i] += term[i];
     }
@@ -437,20 +437,26 @@ struct PartialSums {
 
 constexpr int kReduceRows = 4, kReduceThreads = 128;
 
+// What a block of a reduction consumes; its grid is region_grid.
+__device__ __forceinline__ Region block_region(int64_t m, int64_t n, int region_cols) {
+  const int64_t across = n > 0 ? ceil_div(n, region_cols) : 1;
+  const int64_t row = int64_t(blockIdx.x) / across * kReduceRows, col = int64_t(blockIdx.x) % across * region_cols;
+  return {row, col, int(m - row < kReduceRows ? m - row : kReduceRows),
+          int(n - col < region_cols ? n - col : region_cols)};
+}
+
 template <class S, class Epilogue>
 __global__ void __launch_bounds__(kReduceThreads)
     reduce_kernel(const Compute<S>* partial, int64_t m, int64_t n, int splits, int region_cols, Epilogue epilogue,
                   RowSums<S> row_sums) {
-  const int64_t across = n > 0 ? (n + region_cols - 1) / region_cols : 1;
-  const int64_t row = int64_t(blockIdx.x) / across * kReduceRows, col = int64_t(blockIdx.x) % across * region_cols;
-  const Region region{row, col, int(m - row < kReduceRows ? m - row : kReduceRows),
-                      int(n - col < region_cols ? n - col : region_cols)};
-  epilogue.consume(PartialSums<Compute<S>>{partial + row * n + col, n, m * n, splits, partial_aligned(n, region_cols)},
-                   region);
-  if (!row_sums.out || col != 0 || int(threadIdx.x) >= region.rows) return;
+  const Region region = block_region(m, n, region_cols);
+  epilogue.consume(
+      PartialSums<Compute<S>>{partial + region.row * n + region.col, n, m * n, splits, partial_aligned(n, region_cols)},
+      region);
+  if (!row_sums.out || region.col != 0 || int(threadIdx.x) >= region.rows) return;
   double sum = 0;
-  for (int s = 0; s < splits; ++s) sum += row_sums.partial[s * m + row + threadIdx.x];
-  row_sums.out[row + threadIdx.x] = narrow<S>(Compute<S>(sum));
+  for (int s = 0; s < splits; ++s) sum += row_sums.partial[s * m + region.row + threadIdx.x];
+  row_sums.out[region.row + threadIdx.x] = narrow<S>(Compute<S>(sum));
 }
 
 // A product that lies in memory.
@@ -462,29 +468,31 @@ struct Finished {
 
   __device__ Compute<S> operator()(int r, int l) const { return widen(product[r * ld + l]); }
   __device__ void quad(int r, int l, int count, Compute<S> (&values)[kQuad]) const {
-    load_quad(product + r * ld + l, aligned, count, values);
+    load_run(product + r * ld + l, count, aligned, values);
   }
 };
 
 template <class S, class Epilogue>
 __global__ void __launch_bounds__(kReduceThreads)
     finish_kernel(const S* product, int64_t m, int64_t n, int region_cols, bool aligned, Epilogue epilogue) {
-  const int64_t across = (n + region_cols - 1) / region_cols;
-  const int64_t row = int64_t(blockIdx.x) / across * kReduceRows, col = int64_t(blockIdx.x) % across * region_cols;
-  const Region region{row, col, int(m - row < kReduceRows ? m - row : kReduceRows),
-                      int(n - col < region_cols ? n - col : region_cols)};
-  epilogue.consume(Finished<S>{product + row * n + col, n, aligned}, region);
+  const Region region = block_region(m, n, region_cols);
+  epilogue.consume(Finished<S>{product + region.row * n + region.col, n, aligned}, region);
 }
 
 // ---- the host's side ----
+
+inline int region_cols_of(int granule) { return granule > 128 ? granule : 128 / granule * granule; }
+
+inline dim3 region_grid(int64_t m, int64_t n, int region_cols) {
+  return dim3(unsigned(ceil_div(m, kReduceRows) * std::max<int64_t>(1, ceil_div(n, region_cols))));
+}
 
 // The epilogue alone, on a contiguous product.
 template <class S, class Epilogue>
 void finish_product(const Resources& run, const void* product, int64_t m, int64_t n, const Epilogue& epilogue) {
   if (m == 0 || n == 0) return;
-  const int granule = epilogue.granule(), region_cols = granule > 128 ? granule : 128 / granule * granule;
-  const int64_t regions = ceil_div(m, kReduceRows) * ceil_div(n, region_cols);
-  launch(run, finish_kernel<S, Epilogue>, dim3(unsigned(regions)), dim3(kReduceThreads), 0,
+  const int region_cols = region_cols_of(epilogue.granule());
+  launch(run, finish_kernel<S, Epilogue>, region_grid(m, n, region_cols), dim3(kReduceThreads), 0,
          static_cast<const S*>(product), m, n, region_cols, quads_aligned<S>(product, n) && region_cols % kQuad == 0,
          epilogue);
 }
@@ -512,10 +520,9 @@ void launch_tiles(const Resources& run, P& p, int splits) {
   launch(run, gemm_kernel<kMath, Tile, kAlongA, kAlongB, decltype(p.a), decltype(p.b), decltype(p.epilogue)>,
          dim3(unsigned(tiles), unsigned(forced)), dim3(Tile::kThreads), sizeof(Memory), p);
   if (!reduced) return;
-  const int region_cols = granule > 128 ? granule : 128 / granule * granule;
-  const int64_t regions = ceil_div(p.m, kReduceRows) * std::max<int64_t>(1, ceil_div(p.n, region_cols));
-  launch(run, reduce_kernel<S, decltype(p.epilogue)>, dim3(unsigned(regions)), dim3(kReduceThreads), 0, p.partial, p.m,
-         p.n, forced, region_cols, p.epilogue, p.row_sums);
+  const int region_cols = region_cols_of(granule);
+  launch(run, reduce_kernel<S, decltype(p.epilogue)>, region_grid(p.m, p.n, region_cols), dim3(kReduceThreads), 0,
+         p.partial, p.m, p.n, forced, region_cols, p.epilogue, p.row_sums);
 }
 
 template <Math kMath, class OperandA, class OperandB, class Epilogue>

@@ -9,6 +9,7 @@
 
 #include "../core/gan_loss.h"
 #include "backend.h"
+#include "block_sum.h"
 #include "elements.h"
 #include "ptx.h"
 
@@ -16,7 +17,6 @@ namespace pygan::cuda {
 namespace {
 
 constexpr int kBlock = 512;
-constexpr int kWarp = 32;
 constexpr int kWarps = kBlock / kWarp;
 constexpr int kTogether = 4;               // rows of a warp at a time
 constexpr int kTile = kWarps * kTogether;  // rows of a block at a time, or fewer
@@ -77,25 +77,6 @@ struct Shared {
   double warps[kWarps];
   T factors[kTile];
 };
-
-template <class T>
-__device__ __forceinline__ T warp_sum(T value) {
-#pragma unroll
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffff, value, distance);
-  return value;
-}
-
-// The sum of every thread's value, for all of the first warp.
-template <class T>
-__device__ __forceinline__ double block_sum(double value, Shared<T>& shared) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  value = warp_sum(value);
-  if (lane == 0) shared.warps[warp] = value;
-  __syncthreads();  // every warp's sum is there
-  if (warp == 0) value = warp_sum(lane < kWarps ? shared.warps[lane] : 0.0);
-  __syncthreads();  // the sums were read: the next call may overwrite them
-  return value;
-}
 
 // The warp's rows [first, first + kRows) times the weight; in every lane. Rows past the last are the last again.
 template <int kRows, class S>
@@ -238,8 +219,8 @@ template <class S>
 __device__ __forceinline__ void write_block(const Sums<S>& sums, const Columns& columns, const Compute<S>* mine,
                                             double of_factors, const Losses& losses, Shared<Compute<S>>& shared) {
   using T = Compute<S>;
-  const double factor_sum = block_sum(of_factors, shared);  // its barriers also come before others' sums are read
-  const double real = block_sum(losses.real, shared), generated = block_sum(losses.generated, shared);
+  const double factor_sum = block_sum(of_factors, shared.warps);  // its barriers also come before others' sums are read
+  const double real = block_sum(losses.real, shared.warps), generated = block_sum(losses.generated, shared.warps);
   if (sums.total) {
     T* const out = sums.blocks + int64_t(blockIdx.x) * (sums.k + 1);
     for (int64_t j = threadIdx.x; j < sums.k; j += kBlock) {

@@ -2,8 +2,6 @@
 // kSlices tensors, whose addresses travel in the kernel's parameters; a block updates one chunk of one of them.
 #include "../core/optimizer.h"
 
-#include <cmath>
-
 #include "backend.h"
 #include "elements.h"
 
@@ -84,12 +82,12 @@ void update(const Op& op, const Rule& rule) {
   }
 }
 
-template <bool kTwoStates, class Op, class MakeRule>
-void dispatch(const Op& op, const MakeRule& make_rule) {
+template <bool kTwoStates, class Op>
+void dispatch(const Op& op) {
   for_dtype(op.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
     using T = Compute<S>;
-    const auto rule = make_rule(T());
+    const auto rule = rule_of<T>(op);
     if (op.state_dtype == op.dtype)
       update<S, S, kTwoStates>(op, rule);
     else
@@ -99,22 +97,7 @@ void dispatch(const Op& op, const MakeRule& make_rule) {
 
 }  // namespace
 
-void momentum_update(const MomentumUpdate& op) {
-  dispatch<false>(op, [&](auto t) {
-    using T = decltype(t);
-    return Momentum<T>{T(op.lr), T(op.momentum)};
-  });
-}
-
-void adam_update(const AdamUpdate& op) {
-  dispatch<true>(op, [&](auto t) {
-    using T = decltype(t);
-    const double correction1 = 1 - std::pow(op.beta1, double(op.step));
-    const double correction2 = 1 - std::pow(op.beta2, double(op.step));
-    return Adam<T>{T(op.lr / correction1), T(1 / std::sqrt(correction2)),
-                   T(1 - op.beta1),        T(op.beta2),
-                   T(1 - op.beta2),        T(op.eps)};
-  });
-}
+void momentum_update(const MomentumUpdate& op) { dispatch<false>(op); }
+void adam_update(const AdamUpdate& op) { dispatch<true>(op); }
 
 }  // namespace pygan::cuda

@@ -4,8 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../core/half.h"
-#include "../core/ops.h"
+#include "../core/dtype.h"
 
 namespace pygan::cuda {
 
@@ -25,21 +24,6 @@ PYGAN_HD S narrow(Compute<S> x) {
     return to_float16(x);
   else
     return x;
-}
-
-// Calls f with a null pointer of the storage type.
-template <class F>
-void for_dtype(DType dtype, const F& f) {
-  switch (dtype) {
-    case DType::f32:
-      return f(static_cast<float*>(nullptr));
-    case DType::f64:
-      return f(static_cast<double*>(nullptr));
-    case DType::bf16:
-      return f(static_cast<BFloat16*>(nullptr));
-    case DType::f16:
-      return f(static_cast<Float16*>(nullptr));
-  }
 }
 
 // What one load or store moves at most, in elements.

@@ -1,7 +1,7 @@
 #include "direct_calls.h"
+#include "find_op.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
@@ -60,11 +60,6 @@ const Tensor& unpack(py::handle object) { return THPVariable_Unpack(object.ptr()
 
 py::object torch_op(const char* name) { return py::module_::import("torch").attr("ops").attr("pygan").attr(name); }
 
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 py::object wrap(Tensor tensor) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor))); }
 
 py::object wrap(std::tuple<Tensor, Tensor> pair) {
@@ -90,8 +85,8 @@ py::object linear_act(py::handle x, py::handle weight, py::handle bias, py::hand
     using namespace py::literals;
     return torch_op("linear_act")(x, weight, bias, "activation"_a = activation, "slope"_a = slope);
   }
-  static const auto op = find<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, c10::string_view, double,
-                                     double, c10::SymInt, c10::SymInt)>("pygan::linear_act");
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, c10::string_view, double,
+                                        double, c10::SymInt, c10::SymInt)>("pygan::linear_act");
   const optional<Tensor> given = bias.is_none() ? std::nullopt : optional<Tensor>(unpack(bias));
   return without_gil([&] { return op.call(unpack(x), unpack(weight), given, activation, slope, 0.0, 0, 0); });
 }
@@ -106,7 +101,7 @@ py::object maxout(py::handle x, py::handle weight, py::handle bias, py::handle p
     return torch_op("maxout")(x, weight, bias, "pieces"_a = pieces);
   }
   static const auto op =
-      find<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double, c10::SymInt, c10::SymInt)>(
+      find_op<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double, c10::SymInt, c10::SymInt)>(
           "pygan::maxout");
   const optional<Tensor> given = bias.is_none() ? std::nullopt : optional<Tensor>(unpack(bias));
   return without_gil([&] { return op.call(unpack(x), unpack(weight), given, pieces, 0.0, 0, 0); });
@@ -122,7 +117,7 @@ py::object discriminator_loss(py::handle real, py::handle fake, py::handle smoot
     return torch_op("discriminator_loss")(real, fake, "label_smoothing"_a = smoothing, "reduction"_a = reduction);
   }
   static const auto op =
-      find<Tensor(const Tensor&, const Tensor&, double, c10::string_view)>("pygan::discriminator_loss");
+      find_op<Tensor(const Tensor&, const Tensor&, double, c10::string_view)>("pygan::discriminator_loss");
   return without_gil([&] { return op.call(unpack(real), unpack(fake), smoothing, reduction); });
 }
 
@@ -134,7 +129,7 @@ py::object generator_loss(py::handle fake, py::handle kind_name, py::handle redu
     using namespace py::literals;
     return torch_op("generator_loss")(fake, "kind"_a = kind, "reduction"_a = reduction);
   }
-  static const auto op = find<Tensor(const Tensor&, c10::string_view, c10::string_view)>("pygan::generator_loss");
+  static const auto op = find_op<Tensor(const Tensor&, c10::string_view, c10::string_view)>("pygan::generator_loss");
   return without_gil([&] { return op.call(unpack(fake), kind, reduction); });
 }
 
@@ -151,8 +146,8 @@ py::object head_loss(py::handle hidden, py::handle weight, py::handle bias, py::
     return torch_op("head_loss")(hidden, weight, bias, "real_rows"_a = real_rows, "kind"_a = kind,
                                  "label_smoothing"_a = smoothing);
   }
-  static const auto op = find<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const optional<Tensor>&,
-                                                         c10::SymInt, c10::string_view, double)>("pygan::head_loss");
+  static const auto op = find_op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const optional<Tensor>&,
+                                                            c10::SymInt, c10::string_view, double)>("pygan::head_loss");
   const optional<Tensor> given = bias.is_none() ? std::nullopt : optional<Tensor>(unpack(bias));
   return without_gil([&] { return op.call(unpack(hidden), unpack(weight), given, real_rows, kind, smoothing); });
 }

@@ -1,11 +1,11 @@
 #include "double_backward.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 
 #include "checks.h"
+#include "find_op.h"
 
 namespace pygan {
 
@@ -26,9 +26,7 @@ std::array<Tensor, 3> defined_where(const std::tuple<Tensor, Tensor, Tensor>& gr
 }
 
 Tensor call_dropout(const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::dropout", "")
-                             .typed<Tensor(const Tensor&, double, c10::SymInt, c10::SymInt)>();
+  static const auto op = find_op<Tensor(const Tensor&, double, c10::SymInt, c10::SymInt)>("pygan::dropout");
   return op.call(x, p, std::move(seed), std::move(offset));
 }
 

@@ -3,13 +3,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sigmoid.h>
 #include <torch/library.h>
 
 #include "checks.h"
 #include "device.h"
+#include "find_op.h"
 #include "node.h"
 
 namespace pygan {
@@ -136,33 +136,28 @@ Tensor generator_backward_meta(const Tensor& grad, const Tensor& fake, c10::stri
   return at::empty_symint(fake.sym_sizes(), fake.options());
 }
 
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 Tensor call_discriminator(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view reduction) {
   static const auto op =
-      find<Tensor(const Tensor&, const Tensor&, double, c10::string_view)>("pygan::discriminator_loss");
+      find_op<Tensor(const Tensor&, const Tensor&, double, c10::string_view)>("pygan::discriminator_loss");
   return op.call(real, fake, smoothing, reduction);
 }
 
 Pair call_discriminator_backward(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
                                  c10::string_view reduction) {
-  static const auto op = find<Pair(const Tensor&, const Tensor&, const Tensor&, double, c10::string_view)>(
+  static const auto op = find_op<Pair(const Tensor&, const Tensor&, const Tensor&, double, c10::string_view)>(
       "pygan::discriminator_loss_backward");
   return op.call(grad, real, fake, smoothing, reduction);
 }
 
 Tensor call_generator(const Tensor& fake, c10::string_view kind, c10::string_view reduction) {
-  static const auto op = find<Tensor(const Tensor&, c10::string_view, c10::string_view)>("pygan::generator_loss");
+  static const auto op = find_op<Tensor(const Tensor&, c10::string_view, c10::string_view)>("pygan::generator_loss");
   return op.call(fake, kind, reduction);
 }
 
 Tensor call_generator_backward(const Tensor& grad, const Tensor& fake, c10::string_view kind,
                                c10::string_view reduction) {
-  static const auto op =
-      find<Tensor(const Tensor&, const Tensor&, c10::string_view, c10::string_view)>("pygan::generator_loss_backward");
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, c10::string_view, c10::string_view)>(
+      "pygan::generator_loss_backward");
   return op.call(grad, fake, kind, reduction);
 }
 

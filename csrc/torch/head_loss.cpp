@@ -10,7 +10,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sigmoid.h>
@@ -19,6 +18,7 @@
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "find_op.h"
 #include "node.h"
 
 namespace pygan {
@@ -163,19 +163,16 @@ Grads backward_meta(const optional<Tensor>& grad_loss, const optional<Tensor>& g
 
 Outputs call_forward(const Tensor& hidden, const Tensor& weight, const optional<Tensor>& bias, c10::SymInt real_rows,
                      c10::string_view kind, double smoothing, bool with_sums) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::head_loss_forward", "")
-                             .typed<Outputs(const Tensor&, const Tensor&, const optional<Tensor>&, c10::SymInt,
-                                            c10::string_view, double, bool)>();
+  static const auto op = find_op<Outputs(const Tensor&, const Tensor&, const optional<Tensor>&, c10::SymInt,
+                                         c10::string_view, double, bool)>("pygan::head_loss_forward");
   return op.call(hidden, weight, bias, std::move(real_rows), kind, smoothing, with_sums);
 }
 
 Grads call_backward(const Incoming& in, c10::SymInt real_rows, c10::string_view kind, double smoothing, Mask mask) {
   static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pygan::head_loss_backward", "")
-          .typed<Grads(const optional<Tensor>&, const optional<Tensor>&, const Tensor&, const Tensor&, const Tensor&,
-                       const Tensor&, const Tensor&, c10::SymInt, c10::string_view, double, Mask)>();
+      find_op<Grads(const optional<Tensor>&, const optional<Tensor>&, const Tensor&, const Tensor&, const Tensor&,
+                    const Tensor&, const Tensor&, c10::SymInt, c10::string_view, double, Mask)>(
+          "pygan::head_loss_backward");
   return op.call(in.grad_loss, in.grad_logits, in.hidden, in.weight, in.logits, in.slopes, in.sums,
                  std::move(real_rows), kind, smoothing, mask);
 }

@@ -15,6 +15,7 @@
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "find_op.h"
 #include "library_product.h"
 #include "node.h"
 
@@ -107,20 +108,16 @@ Grads backward_meta(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
 
 Tensor call_forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, c10::string_view activation,
                     double slope, double dropout, c10::SymInt seed, c10::SymInt offset) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::linear_act", "")
-                             .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, c10::string_view,
-                                           double, double, c10::SymInt, c10::SymInt)>();
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, c10::string_view, double,
+                                        double, c10::SymInt, c10::SymInt)>("pygan::linear_act");
   return op.call(x, weight, bias, activation, slope, dropout, std::move(seed), std::move(offset));
 }
 
 Grads call_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
                     c10::string_view activation, double slope, double dropout, c10::SymInt seed, c10::SymInt offset,
                     Mask mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::linear_act_backward", "")
-                             .typed<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, c10::string_view,
-                                          double, double, c10::SymInt, c10::SymInt, Mask)>();
+  static const auto op = find_op<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, c10::string_view,
+                                       double, double, c10::SymInt, c10::SymInt, Mask)>("pygan::linear_act_backward");
   return op.call(grad_y, x, weight, y, activation, slope, dropout, std::move(seed), std::move(offset), mask);
 }
 

@@ -9,6 +9,7 @@
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "find_op.h"
 #include "library_product.h"
 #include "node.h"
 
@@ -100,19 +101,16 @@ Grads backward_meta(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
 
 Pair call_forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, int64_t pieces, double dropout,
                   c10::SymInt seed, c10::SymInt offset) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::maxout_forward", "")
-                             .typed<Pair(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double,
-                                         c10::SymInt, c10::SymInt)>();
+  static const auto op =
+      find_op<Pair(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double, c10::SymInt, c10::SymInt)>(
+          "pygan::maxout_forward");
   return op.call(x, weight, bias, pieces, dropout, std::move(seed), std::move(offset));
 }
 
 Grads call_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& argmax, int64_t pieces,
                     double dropout, c10::SymInt seed, c10::SymInt offset, Mask mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::maxout_backward", "")
-                             .typed<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double,
-                                          c10::SymInt, c10::SymInt, Mask)>();
+  static const auto op = find_op<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double,
+                                       c10::SymInt, c10::SymInt, Mask)>("pygan::maxout_backward");
   return op.call(grad_y, x, weight, argmax, pieces, dropout, std::move(seed), std::move(offset), mask);
 }
 

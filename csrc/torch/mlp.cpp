@@ -1,9 +1,9 @@
 // A whole MLP in one op call: layer by layer, each fused, with dropout counters that differ by layer.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include "../core/philox.h"
 #include "checks.h"
+#include "find_op.h"
 #include "small_mlp.h"
 
 namespace pygan {
@@ -44,14 +44,11 @@ void check(const at::TensorList& weights, const c10::List<optional<Tensor>>& bia
 Tensor layer_by_layer(const Tensor& x, at::TensorList weights, const c10::List<optional<Tensor>>& biases,
                       const c10::List<std::string>& activations, double slope, int64_t pieces,
                       at::ArrayRef<double> dropout, c10::SymInt seed, c10::SymInt offset) {
-  static const auto linear_act = c10::Dispatcher::singleton()
-                                     .findSchemaOrThrow("pygan::linear_act", "")
-                                     .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&,
-                                                   c10::string_view, double, double, c10::SymInt, c10::SymInt)>();
-  static const auto maxout = c10::Dispatcher::singleton()
-                                 .findSchemaOrThrow("pygan::maxout", "")
-                                 .typed<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double,
-                                               c10::SymInt, c10::SymInt)>();
+  static const auto linear_act = find_op<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, c10::string_view,
+                                                double, double, c10::SymInt, c10::SymInt)>("pygan::linear_act");
+  static const auto maxout =
+      find_op<Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, int64_t, double, c10::SymInt, c10::SymInt)>(
+          "pygan::maxout");
   Tensor h = x;
   for (size_t i = 0; i < weights.size(); ++i) {
     const std::string activation = activations.get(i);

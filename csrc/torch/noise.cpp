@@ -1,5 +1,4 @@
 // Noise and minibatch order: factories whose values are functions of (seed, offset, element).
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/TensorOptions.h>
 #include <torch/library.h>
@@ -8,6 +7,7 @@
 
 #include "checks.h"
 #include "device.h"
+#include "find_op.h"
 
 namespace pygan {
 namespace {
@@ -77,19 +77,17 @@ c10::DispatchKeySet key_of(const char* name, const Op& op, OptionalType dtype, O
 
 Tensor noise_select(c10::SymIntArrayRef size, c10::string_view kind, c10::SymInt seed, c10::SymInt offset,
                     OptionalType dtype, OptionalDevice device) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::noise", "")
-                             .typed<Tensor(c10::SymIntArrayRef, c10::string_view, c10::SymInt, c10::SymInt,
-                                           OptionalType, OptionalDevice)>();
+  static const auto op =
+      find_op<Tensor(c10::SymIntArrayRef, c10::string_view, c10::SymInt, c10::SymInt, OptionalType, OptionalDevice)>(
+          "pygan::noise");
   return op.redispatch(key_of("noise", op, dtype, device), size, kind, std::move(seed), std::move(offset), dtype,
                        device);
 }
 
 Tensor minibatch_select(int64_t population, int64_t count, c10::SymInt start, c10::SymInt seed, c10::SymInt offset,
                         OptionalDevice device) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::minibatch_indices", "")
-                             .typed<Tensor(int64_t, int64_t, c10::SymInt, c10::SymInt, c10::SymInt, OptionalDevice)>();
+  static const auto op = find_op<Tensor(int64_t, int64_t, c10::SymInt, c10::SymInt, c10::SymInt, OptionalDevice)>(
+      "pygan::minibatch_indices");
   return op.redispatch(key_of("minibatch_indices", op, at::kLong, device), population, count, std::move(start),
                        std::move(seed), std::move(offset), device);
 }

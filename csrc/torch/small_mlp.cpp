@@ -5,7 +5,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -14,6 +13,7 @@
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+#include "find_op.h"
 #include "node.h"
 
 namespace pygan {
@@ -148,9 +148,8 @@ std::vector<Tensor> backward_meta(const Tensor& grad_y, TensorList weights, Tens
 std::vector<Tensor> call_backward(const Tensor& grad_y, TensorList weights, TensorList outputs,
                                   const Names& activations, double slope, bool input) {
   static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pygan::small_mlp_backward", "")
-          .typed<std::vector<Tensor>(const Tensor&, TensorList, TensorList, const Names&, double, bool)>();
+      find_op<std::vector<Tensor>(const Tensor&, TensorList, TensorList, const Names&, double, bool)>(
+          "pygan::small_mlp_backward");
   return op.call(grad_y, weights, outputs, activations, slope, input);
 }
 
@@ -158,10 +157,9 @@ using Grads = std::tuple<Tensor, Tensor, Tensor>;
 
 Grads call_layer_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, const Tensor& y,
                           c10::string_view activation, double slope, std::array<bool, 3> mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("pygan::linear_act_backward", "")
-                             .typed<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, c10::string_view,
-                                          double, double, c10::SymInt, c10::SymInt, std::array<bool, 3>)>();
+  static const auto op =
+      find_op<Grads(const Tensor&, const Tensor&, const Tensor&, const Tensor&, c10::string_view, double, double,
+                    c10::SymInt, c10::SymInt, std::array<bool, 3>)>("pygan::linear_act_backward");
   return op.call(grad_y, x, weight, y, activation, slope, 0.0, 0, 0, mask);
 }
 
@@ -311,9 +309,7 @@ bool serves_small_mlp(const Tensor& x, TensorList weights, const c10::List<std::
 std::vector<Tensor> call_small_mlp(const Tensor& x, TensorList weights, const c10::List<optional<Tensor>>& biases,
                                    const c10::List<std::string>& activations, double slope) {
   static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("pygan::small_mlp", "")
-          .typed<std::vector<Tensor>(const Tensor&, TensorList, const Biases&, const Names&, double)>();
+      find_op<std::vector<Tensor>(const Tensor&, TensorList, const Biases&, const Names&, double)>("pygan::small_mlp");
   return op.call(x, weights, biases, activations, slope);
 }
 
