@@ -48,8 +48,6 @@ class TrainerConfig:
         check_name(self.generator_loss, GENERATOR_LOSSES, "generator_loss")
         check_name(self.noise, NOISES, "noise")
         check_name(self.engine, ENGINES, "engine")
-        if self.engine == "native":
-            raise ValueError('engine "native" is not part of this version; use "auto" or "composed"')
         checked["label_smoothing"] = check_smoothing(self.label_smoothing)
         checked["optimizer"] = check_rules(self.optimizer)
         checked["pixel_range"] = check_pair(self.pixel_range, "pixel_range", "(low, high), rising", lambda a, b: a < b)

@@ -99,10 +99,15 @@ class Recorder:
 
     def fetch(self) -> tuple[History, int | None]:
         """What was written since the last fetch, and the number of the first iteration that is not finite."""
-        news, first = self._rows[: self._written].cpu().double().numpy(), self._first + self._seen
-        self._fetched.append(news.copy())
-        self._seen += self._written
+        news = self._rows[: self._written].cpu().double().numpy().copy()
         self._written = 0
+        return self.add(news)
+
+    def add(self, news: np.ndarray) -> tuple[History, int | None]:
+        """Keep the numbers of the next iterations, (n, 4), as if they had been fetched."""
+        first = self._first + self._seen
+        self._fetched.append(news)
+        self._seen += len(news)
         self._last_fetch = time.monotonic()
         bad = np.flatnonzero(~np.isfinite(news).all(axis=1))
         return History(*news.T.copy(), first=first), first + int(bad[0]) if len(bad) else None

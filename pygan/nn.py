@@ -207,7 +207,7 @@ class MLP(nn.Module):
         compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if dropping and seed is None and not compiling:
             seed = int(torch.randint(2**63 - 1, ()))
-        if compiling or any(_hooked(layer) for layer in layers):
+        if compiling or any(is_hooked(layer) for layer in layers):
             return self._one_by_one(x, dropping, seed, offset)
         return ops.mlp(
             x,
@@ -228,7 +228,7 @@ class MLP(nn.Module):
         """
         plain = type(self).forward is MLP.forward and self.activations[-1] == "identity" and self.sizes[-1] == 1
         dropping = self.training and any(self.dropout)
-        return plain and not dropping and not _hooked(self) and not any(_hooked(m) for m in self._modules.values())
+        return plain and not dropping and not is_hooked(self) and not any(is_hooked(m) for m in self._modules.values())
 
     def head_loss(
         self, x: Tensor, *, real_rows: int, kind: str = "discriminator", label_smoothing: float = 0.0
@@ -384,7 +384,8 @@ def logit(means: Tensor, eps: float = 1e-7) -> Tensor:
     return torch.logit(means, eps=eps)
 
 
-def _hooked(layer: nn.Module) -> bool:
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether calling the module runs hooks too."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pygan import ops, random
+from pygan import native, ops, random
 from pygan._names import check_whole
 from pygan.config import TrainerConfig, check_device, check_modules, check_networks, infer_noise_dim
 from pygan.data import Dataset, as_dataset
@@ -19,6 +19,12 @@ from pygan.optim import Adam, Optimizer, Rule
 from pygan.running import LastGood, TorchRandomness, evaluating, interrupts_deferred
 
 __all__ = ["Trainer"]
+
+# After a call of the native engine an interrupt is seen and statistics are shown.
+_SECONDS_OF_A_CALL = 0.1
+_MOST_IN_A_CALL = 1 << 16
+
+News = tuple[History, int | None]
 
 
 class Trainer:
@@ -53,7 +59,8 @@ class Trainer:
         label_smoothing: ε of the discriminator's loss.
         pixel_range: what 0 and 255 of uint8 data stand for.
         seed: of all randomness.
-        engine: "composed" or "auto".
+        engine: "native" runs whole iterations in compiled code, for two `pygan.nn.MLP`s; "composed" calls op
+            after op, for any modules; "auto" is native where it can be, and says why where it cannot.
         device: where to train; by default where the generator is.
 
     Raises:
@@ -123,6 +130,23 @@ class Trainer:
         self._d = Optimizer(self.config.optimizer[1], discriminator.parameters())
         foreign = not (isinstance(generator, MLP) and isinstance(discriminator, MLP))
         self.torch_randomness = TorchRandomness(self.config.seed, self.device) if foreign else None
+
+    @property
+    def engine(self) -> str:
+        """The engine that `run` uses, "native" or "composed".
+
+        Raises:
+            ValueError: the native one was asked for and cannot run these networks.
+        """
+        asked = self.config.engine
+        if asked == "composed":
+            return asked
+        reason = native.why_not(self)
+        if reason is None:
+            return "native"
+        if asked == "native":
+            raise ValueError(f"engine must be composed or auto here: {reason}")
+        return "composed"
 
     # ------------------------------------------------------------------------------------------ Algorithm 1
 
@@ -229,29 +253,39 @@ class Trainer:
         iterations = check_whole(iterations, "iterations")
         if not torch.is_grad_enabled():
             raise RuntimeError("Trainer.run needs gradients: call it outside torch.no_grad() and inference_mode()")
-        step = self._alternating if self.config.update == "alternating" else self._simultaneous
         recorder = Recorder(self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
         last_good = LastGood(self)
         self.generator.train()
         self.discriminator.train()
         with interrupts_deferred() as interrupted, TorchRandomness.installed(self.torch_randomness):
-            for n in range(1, iterations + 1):
-                recorder.write(step(self.iteration))
-                self.iteration += 1
-                if n == iterations or interrupted() or recorder.due():
-                    self._fetch(recorder, last_good, callback)
-                if interrupted():
-                    break
+            batches = self._run_native if self.engine == "native" else self._run_composed
+            for news, bad in batches(iterations, recorder, interrupted):
+                if bad is not None:
+                    last_good.put_back()
+                    raise DivergenceError(bad, recorder.at(bad), recorder.at(bad - 1), self.iteration)
+                last_good.keep()
+                if callback is not None:
+                    callback(self, news)
         return recorder.history()
 
-    def _fetch(self, recorder: Recorder, last_good: LastGood, callback) -> None:
-        news, bad = recorder.fetch()
-        if bad is not None:
-            last_good.put_back()
-            raise DivergenceError(bad, recorder.at(bad), recorder.at(bad - 1), self.iteration)
-        last_good.keep()
-        if callback is not None:
-            callback(self, news)
+    def _run_composed(self, iterations: int, recorder: Recorder, interrupted: Callable[[], bool]) -> Iterator[News]:
+        """Iterations as ops that Python calls; yields the statistics a few times a second."""
+        step = self._alternating if self.config.update == "alternating" else self._simultaneous
+        for n in range(1, iterations + 1):
+            recorder.write(step(self.iteration))
+            self.iteration += 1
+            if n == iterations or interrupted() or recorder.due():
+                yield recorder.fetch()
+            if interrupted():
+                return
+
+    def _run_native(self, iterations: int, recorder: Recorder, interrupted: Callable[[], bool]) -> Iterator[News]:
+        """Iterations in calls of the native engine."""
+        session, end = native.Session(self), self.iteration + iterations
+        while self.iteration < end and not interrupted():
+            rows = session.run(self.iteration, min(end - self.iteration, _MOST_IN_A_CALL), _SECONDS_OF_A_CALL)
+            self.iteration += len(rows)
+            yield recorder.add(rows)
 
     def sample(self, n: int, *, step: int | None = None) -> Tensor:
         """Examples from the generator in evaluation mode.

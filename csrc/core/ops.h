@@ -234,6 +234,9 @@ struct MinibatchIndices {
   Resources run;
 };
 
+class Engine;
+struct Training;
+
 struct Backend {
   const char* name;
   void (*linear_act_forward)(const LinearActForward&);
@@ -256,6 +259,8 @@ struct Backend {
   // null where layer by layer is as fast
   void (*small_mlp_forward)(const SmallMlpForward&) = nullptr;
   void (*small_mlp_backward)(const SmallMlpBackward&) = nullptr;
+  // The native engine of training.h, null where there is none.
+  Engine* (*make_engine)(const Training&) = nullptr;
 };
 
 }  // namespace pygan

@@ -1,9 +1,13 @@
 // Update rules, one parameter at a time.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+
 #include "host_device.h"
 #include "math.h"
 #include "ops.h"
+#include "training.h"
 
 namespace pygan {
 
@@ -51,6 +55,17 @@ PYGAN_HD Adam<T> rule_of(const AdamUpdate& op) {
   const double correction2 = 1 - std::pow(op.beta2, double(op.step));
   return {
       T(op.lr / correction1), T(1 / std::sqrt(correction2)), T(1 - op.beta1), T(op.beta2), T(1 - op.beta2), T(op.eps)};
+}
+
+// The schedules of pygan/optim.py: updates count from 0, epochs from 1.
+inline double lr_at(const MomentumRule& rule, int64_t update) {
+  return std::max(rule.lr * std::pow(rule.lr_decay, -double(update)), rule.lr_floor);
+}
+
+inline double momentum_at(const MomentumRule& rule, int64_t epoch) {
+  const double along = double(epoch - rule.first_epoch) / double(rule.last_epoch - rule.first_epoch);
+  const double share = std::min(std::max(along, 0.0), 1.0);
+  return rule.momentum * (1 - share) + rule.final_momentum * share;
 }
 
 }  // namespace pygan

@@ -9,6 +9,7 @@
 #include "backends.h"
 #include "direct_calls.h"
 #include "library_product.h"
+#include "training.h"
 
 namespace py = pybind11;
 
@@ -30,6 +31,7 @@ PYBIND11_MODULE(_C, m) {
       "cpu_isa", [] { return std::string(pygan::backend_for(c10::kCPU)->name); },
       "The instruction set that the CPU ops use on this machine; simt where emulated CUDA kernels stand in.");
   pygan::define_direct_calls(m);
+  pygan::define_training(m);
   m.def("product_choice", [] { return int(pygan::product_choice()); });
   m.def("set_product_choice", [](int choice) { pygan::set_product_choice(pygan::Product(choice)); });
   m.def("philox4x32_10", philox, py::arg("counter"), py::arg("key"),
