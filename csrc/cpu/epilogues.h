@@ -81,7 +81,7 @@ struct LayerBackward {
   Matrix x, weight;  // x is (m, k), weight (n, k)
   Dropout dropout;
   void *grad_x, *grad_weight, *grad_bias;  // null where not wanted
-  int threads;
+  const Workers* workers;
 };
 
 // grad_x = mask(g . weight), grad_weight = g^T . dropout(x), grad_bias = column sums of g, for g (m, n) given as
@@ -94,10 +94,10 @@ void layer_backward(const LayerBackward& op, const Operand<T>& by_row, const Ope
     const Operand<T>* b = &weight;
     if (op.dropout.p > 0) {
       StoreDropped<S> epilogue(op.grad_x, k, op.dropout);
-      gemm({m, k, n, &by_row, &b, 1, &epilogue, nullptr, op.threads});
+      gemm({m, k, n, &by_row, &b, 1, &epilogue, nullptr, op.workers});
     } else {
       Store<S> epilogue(op.grad_x, k);
-      gemm({m, k, n, &by_row, &b, 1, &epilogue, nullptr, op.threads});
+      gemm({m, k, n, &by_row, &b, 1, &epilogue, nullptr, op.workers});
     }
   }
   if (!op.grad_weight && !op.grad_bias) return;
@@ -107,7 +107,7 @@ void layer_backward(const LayerBackward& op, const Operand<T>& by_row, const Ope
   Store<S> epilogue(op.grad_weight, k);
   with_input<S>(op.x, op.dropout, false, [&](const Operand<T>& x) {
     const Operand<T>* b = &x;
-    gemm({n, cols, m, &by_col, &b, 1, &epilogue, op.grad_bias ? sums.data() : nullptr, op.threads});
+    gemm({n, cols, m, &by_col, &b, 1, &epilogue, op.grad_bias ? sums.data() : nullptr, op.workers});
   });
   for (int64_t j = 0; j < int64_t(sums.size()); ++j) {
     const T sum = T(sums[size_t(j)]);

@@ -3,10 +3,7 @@
 // GAN training (m of 64 to a few hundred) A stays in the second-level cache and B is read once.
 #include "gemm.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <atomic>
 
 #include "workspace.h"
 
@@ -200,94 +197,74 @@ void add_panel_sums(const T* panel, int64_t kc, int count, double* sums) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One thread's share of a chunk of rows [m0, m0 + mc): tasks are (column panel, group of row panels).
+// A chunk of rows [m0, m0 + mc) at a time: A is packed, then tasks are (column panel, group of row panels).
 template <class T>
-class Team {
+class Product {
  public:
   static constexpr int kR = kRegisterRows;
   static constexpr int kC = kTileCols<T>;
 
-  Team(const Gemm<T>& problem, int threads)
+  explicit Product(const Gemm<T>& problem)
       : p_(problem),
-        threads_(threads),
+        threads_(p_.workers->threads),
         row_chunk_(ceil_div(std::min(p_.m, std::max(kChunkRows, kChunkElements / std::max<int64_t>(p_.k, 1))), kR) *
                    kR),
         col_panels_(ceil_div(p_.n, kC)),
         inner_block_(p_.k <= kInnerBlock * 3 / 2 ? p_.k : ceil_div(p_.k, ceil_div(p_.k, kInnerBlock))),
         // enough tasks to balance the team, none so short that packing B for it would show
-        row_groups_(std::clamp<int64_t>(ceil_div(4 * threads, std::max<int64_t>(col_panels_, 1)), 1,
+        row_groups_(std::clamp<int64_t>(ceil_div(4 * threads_, std::max<int64_t>(col_panels_, 1)), 1,
                                         ceil_div(row_chunk_, 8 * kR))),
         group_rows_(ceil_div(ceil_div(row_chunk_, kR), row_groups_) * kR),
         per_thread_(Workspace::bytes_for<T>(kC * inner_block_) + Workspace::bytes_for<T>(kC * kPackCols) +
                     Workspace::bytes_for<T>((inner_block_ < p_.k ? group_rows_ : kR) * kC)),
-        space_(Workspace::bytes_for<T>(row_chunk_ * p_.k) + threads * per_thread_) {
+        space_(Workspace::bytes_for<T>(row_chunk_ * p_.k) + threads_ * (per_thread_ + sizeof(int64_t)) + 64) {
     a_ = space_.template take<T>(row_chunk_ * p_.k);
-    scratch_ = space_.template take<char>(threads * per_thread_);
+    scratch_ = space_.template take<char>(threads_ * per_thread_);
+    packed_panel_ = space_.template take<int64_t>(threads_);
   }
 
   void run() {
-    if (threads_ < 2) {
-      for (m0_ = 0; m0_ < p_.m; m0_ += row_chunk_) {
-        next_panel_ = next_task_ = 0;
-        pack_a(0);
-        multiply(0);
-      }
-      return;
-    }
-#pragma omp parallel num_threads(threads_)
-    {
-      const int thread = omp_get_thread_num();
-      for (int64_t m0 = 0; m0 < p_.m; m0 += row_chunk_) {
-#pragma omp barrier  // the last chunk of A is no longer read
-#pragma omp single
-        {
-          m0_ = m0;
-          next_panel_ = next_task_ = 0;
-        }  // its implied barrier publishes m0_ and the counters
-        pack_a(thread);
-#pragma omp barrier  // A is complete
-        multiply(thread);
-      }
+    for (m0_ = 0; m0_ < p_.m; m0_ += row_chunk_) {
+      const double flops = 2.0 * chunk_rows() * p_.n * p_.k * p_.pieces;
+      p_.workers->each(ceil_div(chunk_rows(), kR), flops, [this](int64_t panel, int thread) { pack_a(panel, thread); });
+      std::fill_n(packed_panel_, threads_, int64_t(-1));
+      p_.workers->each(col_panels_ * ceil_div(chunk_rows(), group_rows_), flops,
+                       [this](int64_t task, int thread) { multiply(task, thread); });
     }
   }
 
  private:
   int64_t chunk_rows() const { return std::min(row_chunk_, p_.m - m0_); }
 
-  void pack_a(int thread) {
+  void pack_a(int64_t panel, int thread) {
     T* buffer = reinterpret_cast<T*>(scratch_ + thread * per_thread_);
-    const int64_t panels = ceil_div(chunk_rows(), kR);
-    for (int64_t panel = next_panel_++; panel < panels; panel = next_panel_++) {
-      const int count = int(std::min<int64_t>(kR, chunk_rows() - panel * kR));
-      T* packed = a_ + panel * kR * p_.k;
-      pack_panel(*p_.a, m0_ + panel * kR, count, kR, 0, p_.k, packed, buffer);
-      if (p_.a_sum) add_panel_sums(packed, p_.k, count, p_.a_sum + m0_ + panel * kR);
-    }
+    const int count = int(std::min<int64_t>(kR, chunk_rows() - panel * kR));
+    T* packed = a_ + panel * kR * p_.k;
+    pack_panel(*p_.a, m0_ + panel * kR, count, kR, 0, p_.k, packed, buffer);
+    if (p_.a_sum) add_panel_sums(packed, p_.k, count, p_.a_sum + m0_ + panel * kR);
   }
 
-  void multiply(int thread) {
+  void multiply(int64_t task, int thread) {
     char* own = scratch_ + thread * per_thread_;
     T* b = reinterpret_cast<T*>(own);
     T* buffer = reinterpret_cast<T*>(own + Workspace::bytes_for<T>(kC * inner_block_));
     T* c = reinterpret_cast<T*>(own + Workspace::bytes_for<T>(kC * inner_block_) +
                                 Workspace::bytes_for<T>(kC * kPackCols));
     const int64_t groups = ceil_div(chunk_rows(), group_rows_);
-    int64_t packed_panel = -1;
-    for (int64_t task = next_task_++; task < col_panels_ * groups; task = next_task_++) {
-      const int64_t col_panel = task / groups, first = task % groups * group_rows_;
-      const int64_t last = std::min(chunk_rows(), first + group_rows_);
-      const int cols = int(std::min<int64_t>(kC, p_.n - col_panel * kC));
-      for (int piece = 0; piece < p_.pieces; ++piece) {
-        int64_t k = 0;
-        do {  // once even for k == 0: the epilogue still has a bias to apply
-          const int64_t kc = std::min(inner_block_, p_.k - k);
-          const bool whole = inner_block_ >= p_.k && p_.pieces == 1;
-          if (!whole || packed_panel != col_panel) pack_panel(*p_.b[piece], col_panel * kC, cols, kC, k, kc, b, buffer);
-          packed_panel = col_panel;
-          row_panels(first, last, col_panel, cols, piece, k, kc, b, c);
-          k += kc;
-        } while (k < p_.k);
-      }
+    const int64_t col_panel = task / groups, first = task % groups * group_rows_;
+    const int64_t last = std::min(chunk_rows(), first + group_rows_);
+    const int cols = int(std::min<int64_t>(kC, p_.n - col_panel * kC));
+    for (int piece = 0; piece < p_.pieces; ++piece) {
+      int64_t k = 0;
+      do {  // once even for k == 0: the epilogue still has a bias to apply
+        const int64_t kc = std::min(inner_block_, p_.k - k);
+        const bool whole = inner_block_ >= p_.k && p_.pieces == 1;
+        if (!whole || packed_panel_[thread] != col_panel)
+          pack_panel(*p_.b[piece], col_panel * kC, cols, kC, k, kc, b, buffer);
+        packed_panel_[thread] = col_panel;
+        row_panels(first, last, col_panel, cols, piece, k, kc, b, c);
+        k += kc;
+      } while (k < p_.k);
     }
   }
 
@@ -309,18 +286,14 @@ class Team {
   Workspace space_;
   T* a_;
   char* scratch_;
+  int64_t* packed_panel_;  // of B, by thread
   int64_t m0_ = 0;
-  std::atomic<int64_t> next_panel_{0}, next_task_{0};
 };
 
 template <class T>
 void run_gemm(const Gemm<T>& problem) {
   if (problem.m == 0 || (problem.n == 0 && !problem.a_sum)) return;
-  // A team costs some microseconds, more on a busy machine; below this much work one thread is done as soon.
-  constexpr double kWorthATeam = 1e7;
-  const double work = 2.0 * problem.m * problem.n * problem.k * problem.pieces;
-  const int threads = work < kWorthATeam || omp_in_parallel() ? 1 : problem.threads;
-  Team<T>(problem, threads).run();
+  Product<T>(problem).run();
 }
 
 }  // namespace

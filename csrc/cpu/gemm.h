@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "simd.h"
+#include "workers.h"
 
 namespace pygan::cpu::PYGAN_ISA {
 
@@ -52,7 +53,7 @@ struct Gemm {
   int pieces;
   Epilogue<T>* epilogue;
   double* a_sum;  // null, or (m) that receives sum_k A[i, k]
-  int threads;
+  const Workers* workers;
 };
 
 void gemm(const Gemm<float>& problem);

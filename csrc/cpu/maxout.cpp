@@ -45,6 +45,7 @@ template <class S>
 void forward(const MaxoutForward& op) {
   using T = Compute<S>;
   const int64_t m = op.x.rows, units = op.weight.rows / op.pieces, k = op.x.cols;
+  const OpenMp workers(op.run.threads);
   PaddedBias<S> bias(op.bias, op.weight.rows);
   Workspace wide(std::is_same_v<S, T> ? 0 : Workspace::bytes_for<T>(m * units));
   T* best = std::is_same_v<S, T> ? static_cast<T*>(op.y) : wide.take<T>(m * units);
@@ -59,7 +60,7 @@ void forward(const MaxoutForward& op) {
     b.push_back(&pieces.back());
   }
   with_input<S>(op.x, op.dropout, true, [&](const Operand<T>& x) {
-    gemm({m, units, k, &x, b.data(), int(op.pieces), &epilogue, nullptr, op.run.threads});
+    gemm({m, units, k, &x, b.data(), int(op.pieces), &epilogue, nullptr, &workers});
   });
 }
 
@@ -72,9 +73,10 @@ void maxout_forward(const MaxoutForward& op) {
 void maxout_backward(const MaxoutBackward& op) {
   for_dtype(op.dtype, [&](auto* tag) {
     using S = std::remove_pointer_t<decltype(tag)>;
+    const OpenMp workers(op.run.threads);
     const MaxoutGrad<S> by_row(op.grad_y, op.argmax, op.pieces, true);
     const MaxoutGrad<S> by_col(op.grad_y, op.argmax, op.pieces, false);
-    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, op.run.threads}, by_row,
+    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, &workers}, by_row,
                       by_col);
   });
 }

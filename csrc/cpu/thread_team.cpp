@@ -1,0 +1,95 @@
+#include "thread_team.h"
+
+#include <algorithm>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace pygan::cpu {
+namespace {
+
+constexpr int kFieldBits = 24;
+constexpr uint64_t kField = (uint64_t(1) << kFieldBits) - 1;
+constexpr int64_t kMostTasks = int64_t(1) << 20;
+constexpr double kWorth = 5e5;  // some microseconds of work: handing tasks over costs less than one
+
+uint64_t next_of(uint64_t ticket) { return ticket & kField; }
+uint64_t count_of(uint64_t ticket) { return ticket >> kFieldBits & kField; }
+
+// Waits a little, then lets others run: the machine may have fewer free cores than the team has members.
+class Patience {
+ public:
+  void wait() {
+    if (++spins_ < 2000) {
+#if defined(__x86_64__)
+      _mm_pause();
+#endif
+    } else {
+      std::this_thread::yield();
+    }
+  }
+
+ private:
+  int spins_ = 0;
+};
+
+}  // namespace
+
+ThreadTeam::ThreadTeam(int threads) : Workers(threads, kWorth) {
+  for (int thread = 1; thread < threads; ++thread) others_.emplace_back([this, thread] { stay(thread); });
+}
+
+ThreadTeam::~ThreadTeam() {
+  leaving_.store(true, std::memory_order_relaxed);
+  for (std::thread& other : others_) other.join();
+}
+
+void ThreadTeam::share(int64_t count, Call call, const void* f) const {
+  // Nobody reads these: every task of the last phase was taken and done.
+  for (int64_t first = 0; first < count; first += kMostTasks) {
+    const int64_t some = std::min(kMostTasks, count - first);
+    struct Slice {
+      Call call;
+      const void* f;
+      int64_t first;
+    } slice{call, f, first};
+    call_ = [](const void* self, int64_t task, int thread) {
+      const Slice& slice = *static_cast<const Slice*>(self);
+      slice.call(slice.f, slice.first + task, thread);
+    };
+    f_ = &slice;
+    done_.store(0, std::memory_order_relaxed);
+    const uint64_t phase = (ticket_.load(std::memory_order_relaxed) >> 2 * kFieldBits) + 1;
+    ticket_.store(phase << 2 * kFieldBits | uint64_t(some) << kFieldBits, std::memory_order_release);
+    work(0);
+    Patience patience;
+    while (done_.load(std::memory_order_acquire) < some) patience.wait();
+  }
+}
+
+void ThreadTeam::work(int thread) const {
+  for (;;) {
+    uint64_t ticket = ticket_.load(std::memory_order_relaxed);
+    if (next_of(ticket) >= count_of(ticket)) return;
+    ticket = ticket_.fetch_add(1, std::memory_order_acquire);
+    if (next_of(ticket) >= count_of(ticket)) return;
+    call_(f_, int64_t(next_of(ticket)), thread);
+    done_.fetch_add(1, std::memory_order_release);
+  }
+}
+
+void ThreadTeam::stay(int thread) const {
+  Patience patience;
+  while (!leaving_.load(std::memory_order_relaxed)) {
+    const uint64_t ticket = ticket_.load(std::memory_order_relaxed);
+    if (next_of(ticket) < count_of(ticket)) {
+      work(thread);
+      patience = {};
+    } else {
+      patience.wait();
+    }
+  }
+}
+
+}  // namespace pygan::cpu
