@@ -16,7 +16,7 @@ from simt_builds import ACCESS_CHECKS, EMULATOR, HOOKS, SANITIZE, SIMT, Builder
 CSRC = SIMT.parent.parent / "csrc"
 MATHS = ["tf32", "bf16", "fp32"]
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in (*(f"layer_{math}" for math in MATHS), "dropout", "noise")]
-KERNELS += [CSRC / "cuda" / f"{name}.cu" for name in ("optimizer", "gan_loss")]
+KERNELS += [CSRC / "cuda" / f"{name}.cu" for name in ("optimizer", "gan_loss", "small_mlp")]
 DRIVER = SIMT / "kernels.cpp"
 
 ELEMENT_BYTES = {"tf32": 4, "fp32": 4, "bf16": 2}
@@ -31,6 +31,7 @@ WHOLE = {"large": 1, "medium": 8, "small": 132}
 RAGGED = {"large": 1, "medium": 4, "small": 132}
 
 OPS = ["dropout", "noise", "momentum", "adam", "gan_loss_values", "gan_loss_mean", "gan_loss_backward"]
+MLP_PASSES = ["mlp_forward", "mlp_backward"]
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +81,12 @@ ODD_LAYERS = [
     )
 ]
 ODD_ELEMENTS = [f"{op} {dtype} {n}" for op in OPS for dtype in ("f32", "bf16") for n in (1, 1021)]
+ODD_MLPS = [
+    f"{op} {dtype} {rows} {width}"
+    for op in MLP_PASSES
+    for dtype in ("f32", "bf16")
+    for rows, width in ((33, 128), (17, 33), (1, 1))
+]
 
 
 @dataclasses.dataclass
@@ -188,6 +195,12 @@ def test_elementwise(hooked):
     assert all(outcome.sectors("write") for outcome in outcomes)
 
 
+@pytest.mark.parametrize("multiprocessors", [1, 132], ids=["one buffer of weights", "two"])
+def test_narrow_networks(hooked, multiprocessors):
+    cases = [f"{op} {dtype} 64 128" for op in MLP_PASSES for dtype in ("f32", "bf16")]
+    assert faults(run_cases(hooked, cases, multiprocessors, counted=True)) == []
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("tile", TILES)
 def test_no_race_at_ragged_shapes(hooked, tile, seed):
@@ -198,6 +211,8 @@ def test_no_race_at_ragged_shapes(hooked, tile, seed):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_race_at_odd_shapes(hooked, seed):
     assert faults(run_cases(hooked, ODD_LAYERS + ODD_ELEMENTS, 132, seed)) == []
+    for multiprocessors in (1, 132):
+        assert faults(run_cases(hooked, ODD_MLPS, multiprocessors, seed)) == []
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -207,7 +222,7 @@ def test_sanitizers_at_ragged_shapes(sanitized, tile):
 
 
 def test_sanitizers_at_odd_shapes(sanitized):
-    assert faults(run_cases(sanitized, ODD_LAYERS + ODD_ELEMENTS, 132)) == []
+    assert faults(run_cases(sanitized, ODD_LAYERS + ODD_ELEMENTS + ODD_MLPS, 132)) == []
 
 
 # ---- that the checks above can fail: one mistake put into a header, and what is then found ----

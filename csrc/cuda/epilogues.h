@@ -96,35 +96,11 @@ struct LayerOutput {
 #pragma unroll
         for (int i = 0; i < kQuad; ++i) v[i] += bias[i];
       }
-      switch (to.activation) {
-        case Activation::identity:
-          break;
-        case Activation::relu:
-          run<Activation::relu>(v);
-          break;
-        case Activation::leaky_relu:
-          run<Activation::leaky_relu>(v);
-          break;
-        case Activation::tanh:
-          run<Activation::tanh>(v);
-          break;
-        case Activation::sigmoid:
-          run<Activation::sigmoid>(v);
-          break;
-        case Activation::elu:
-          run<Activation::elu>(v);
-          break;
-        case Activation::softplus:
-          run<Activation::softplus>(v);
-          break;
-      }
-      store_run(v, count, to.aligned, to.y + (region.row + r) * to.ld + col);
-    }
-
-    template <Activation kActivation>
-    __device__ void run(T (&v)[kQuad]) const {
+      for_activation(to.activation, [&](auto tag) {
 #pragma unroll
-      for (int i = 0; i < kQuad; ++i) v[i] = activate<kActivation>(v[i], to.slope);
+        for (int i = 0; i < kQuad; ++i) v[i] = activate<decltype(tag)::kValue>(v[i], to.slope);
+      });
+      store_run(v, count, to.aligned, to.y + (region.row + r) * to.ld + col);
     }
   };
 

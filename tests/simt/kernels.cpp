@@ -3,6 +3,7 @@
 //
 //   <pass> <arithmetic> <m> <n> <k> <variant>   a layer's forward, grad_x or grad_w; variants are in Layer
 //   <op> <dtype> <n>                            elementwise: accesses alone are looked at
+//   <op> <dtype> <rows> <width>                 an MLP of three layers in one launch: accesses alone
 
 #include <algorithm>
 #include <cstdio>
@@ -207,6 +208,25 @@ void run_elementwise(const std::string& op, DType dtype, int64_t n) {
     throw std::invalid_argument("no op " + op);
 }
 
+// Three layers.
+template <class S>
+void run_mlp(const std::string& op, DType dtype, int64_t rows, int width) {
+  const Values<S> x(rows, width, 1), weight(width, width, 2), bias(1, width, 3), grad_y(rows, width, 4);
+  const DeviceArray<S> grad_x(size_t(rows * width)), y(size_t(3 * rows * width)), grad(size_t(3 * rows * width));
+  SmallMlpForward forward{dtype, x.device.data(), rows, {}, 3, 0, resources()};
+  for (int l = 0; l < forward.count; ++l) {
+    const int64_t first = l * rows * width;
+    forward.layers[l] = {weight.device.data(), bias.device.data(), width, width, Activation::tanh,
+                         y.data() + first,     grad.data() + first};
+  }
+  small_mlp_forward(forward);
+  if (op == "mlp_forward") return;
+  simt::reset_access_counters();
+  SmallMlpBackward backward{dtype, grad_y.device.data(), rows, {}, 3, 0, grad_x.data(), resources()};
+  std::copy(std::begin(forward.layers), std::end(forward.layers), backward.layers);
+  small_mlp_backward(backward);
+}
+
 void run_case(const std::string& line) {
   std::istringstream words(line);
   std::string what, arithmetic;
@@ -218,6 +238,10 @@ void run_case(const std::string& line) {
   }
   int64_t n;
   words >> n;
+  int width;
+  if (words >> width)
+    return arithmetic == "bf16" ? run_mlp<BFloat16>(what, DType::bf16, n, width)
+                                : run_mlp<float>(what, DType::f32, n, width);
   if (arithmetic == "bf16") return run_elementwise<BFloat16>(what, DType::bf16, n);
   return run_elementwise<float>(what, DType::f32, n);
 }
