@@ -72,6 +72,8 @@ ODD_LAYERS = [
         f"forward {math} 33 72 1200 maxout2",
         f"forward {math} 9 80 70 maxout40",
         f"forward {math} 5 300 70 maxout150",
+        f"finish {math} 33 70 65 maxout5",
+        f"finish {math} 5 300 3 maxout150",
         f"grad_x {math} 33 70 65 maxout5",
         f"grad_w {math} 33 70 65 maxout5",
         f"forward {math} 1 1 1 relu",
@@ -193,6 +195,40 @@ def test_elementwise(hooked):
     outcomes = run_cases(hooked, cases, 132, counted=True)
     assert faults(outcomes) == []
     assert all(outcome.sectors("write") for outcome in outcomes)
+
+
+def global_faults(outcomes: list[Outcome]) -> list[str]:
+    """Without bank conflicts: the pieces of neighbouring units lie apart by their number."""
+    for outcome in outcomes:
+        outcome.accesses = [accesses for accesses in outcome.accesses if accesses.memory == "global"]
+    return faults(outcomes)
+
+
+@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("tile", TILES)
+def test_maxout_of_whole_tiles(hooked, tile, math):
+    rows, cols, inner = 128, 256, 256
+    pieces = 4 if tile == "large" else 2
+    (forward,) = run_cases(
+        hooked, [layer("forward", math, rows, cols, inner, f"maxout{pieces}")], WHOLE[tile], counted=True
+    )
+    # A row of a small tile has fewer units than a transaction has bytes: one for its indices is the least.
+    units = TILES[tile] // pieces
+    of_row = -(-units * ELEMENT_BYTES[math] // SECTOR) + -(-units // SECTOR)
+    assert forward.sectors("write") == rows * cols // TILES[tile] * of_row
+    forward.accesses = [accesses for accesses in forward.accesses if accesses.direction == "read"]
+    assert global_faults([forward]) == []
+
+    if tile != "small":  # which makes what it multiplies in pieces of 128 bytes
+        variant = f"maxout{16 // ELEMENT_BYTES[math]}"
+        cases = [layer(product, math, rows, cols, inner, variant) for product in ("grad_x", "grad_w")]
+        assert global_faults(run_cases(hooked, cases, WHOLE[tile], counted=True)) == []
+
+
+@pytest.mark.parametrize("math", MATHS)
+def test_maxout_of_finished_products(hooked, math):
+    cases = [f"forward {math} 64 128 1024 maxout4", f"finish {math} 64 320 8 maxout5"]
+    assert global_faults(run_cases(hooked, cases, 132, counted=True)) == []
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 132], ids=["one buffer of weights", "two"])

@@ -124,10 +124,16 @@ struct PreActivationGrad {
     const uint8_t* const winners = argmax + row * grad_y.cols;
     int64_t unit = col / pieces;
     int piece = int(col - unit * pieces);
+    int winner = 0;
+    S g{};
     Chunk<S> chunk;
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i) {
-      chunk.value[i] = i < count && winners[unit] == piece ? *grad_y.at(row, unit) : S{};
+      if (i < count && (i == 0 || piece == 0)) {  // once a unit, whoever won: neighbouring lanes read neighbours
+        winner = winners[unit];
+        g = *grad_y.at(row, unit);
+      }
+      chunk.value[i] = i < count && winner == piece ? g : S{};
       if (++piece == pieces) {
         piece = 0;
         ++unit;

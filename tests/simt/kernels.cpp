@@ -1,7 +1,8 @@
 // Runs kernels of the CUDA backend on the emulator, a case a line of standard input, and prints for each whether its
 // results are those of plain loops in double; with an argument, also what its memory accesses cost. The cases:
 //
-//   <pass> <arithmetic> <m> <n> <k> <variant>   a layer's forward, grad_x or grad_w; variants are in Layer
+//   <pass> <arithmetic> <m> <n> <k> <variant>   a layer's forward, grad_x or grad_w, or the finish of a
+//                                               maxout whose product is there; variants are in Layer
 //   <op> <dtype> <n>                            elementwise: accesses alone are looked at
 //   <op> <dtype> <rows> <width>                 an MLP of three layers in one launch: accesses alone
 
@@ -119,6 +120,20 @@ class Layer {
     if (maxout) cases::expect_equal(argmax.values(), winners);
   }
 
+  // Of a product that a library computed.
+  void finish() {
+    const Values<S> product(m, n, 6);
+    const DeviceArray<S> y(size_t(m * n / pieces));
+    const DeviceArray<uint8_t> argmax(size_t(m * n / pieces));
+    layer_forward<kMath>(MaxoutForward{kDType, x.view(), weight.view(), nullptr, pieces, dropout, y.data(),
+                                       argmax.data(), run, product.device.data()});
+    expect(y, m, n / pieces, [&](int64_t i, int64_t unit) {
+      double best = product(i, unit * pieces);
+      for (int64_t j = 1; j < pieces; ++j) best = std::max(best, product(i, unit * pieces + j));
+      return best;
+    });
+  }
+
   void backward(bool of_input) {
     const Values<S> grad_y(m, n / pieces, 4), y(m, n / pieces, 5);
     std::vector<uint8_t> winners;
@@ -178,7 +193,9 @@ void run_layer(const std::string& pass, std::istream& rest) {
   std::string variant;
   rest >> m >> n >> k >> variant;
   Layer<kMath> layer(m, n, k, variant);
-  pass == "forward" ? layer.forward() : layer.backward(pass == "grad_x");
+  if (pass == "forward") return layer.forward();
+  if (pass == "finish") return layer.finish();
+  layer.backward(pass == "grad_x");
 }
 
 // Two tensors of n elements for each op that takes several, or a loss of two terms.
@@ -231,7 +248,7 @@ void run_case(const std::string& line) {
   std::istringstream words(line);
   std::string what, arithmetic;
   words >> what >> arithmetic;
-  if (what == "forward" || what == "grad_x" || what == "grad_w") {
+  if (what == "forward" || what == "finish" || what == "grad_x" || what == "grad_w") {
     if (arithmetic == "tf32") return run_layer<Math::tf32>(what, words);
     if (arithmetic == "bf16") return run_layer<Math::bf16>(what, words);
     return run_layer<Math::fp32>(what, words);
