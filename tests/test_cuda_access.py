@@ -68,6 +68,8 @@ ODD_LAYERS = [
         layer("forward", math, 33, 31, 1001, "relu"),
         layer("grad_x", math, 31, 33, 1001, "relu"),
         layer("grad_w", math, 35, 30, 1001, "dropout"),
+        layer("forward", math, 33, 161, 1001, "dropout"),
+        layer("grad_w", math, 161, 33, 1001, "dropout"),
         f"forward {math} 33 70 65 maxout5",
         f"forward {math} 33 72 1200 maxout2",
         f"forward {math} 9 80 70 maxout40",
