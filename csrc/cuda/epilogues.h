@@ -129,6 +129,7 @@ struct LayerOutput {
       const T* const of_unit = sums.value + r * sums.ld + unit * pieces;
       T best = of_unit[0];
       int winner = 0;
+#pragma unroll 2  // with more, fp64 spills on sm_120
       for (int piece = 1; piece < pieces; ++piece) {
         const T value = of_unit[piece];
         // NaN wins and stays, the first of equals wins: as torch.max
