@@ -16,7 +16,7 @@ from simt_builds import ACCESS_CHECKS, EMULATOR, HOOKS, SANITIZE, SIMT, Builder
 CSRC = SIMT.parent.parent / "csrc"
 MATHS = ["tf32", "bf16", "fp32"]
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in (*(f"layer_{math}" for math in MATHS), "dropout", "noise")]
-KERNELS += [CSRC / "cuda" / f"{name}.cu" for name in ("optimizer", "gan_loss")]
+KERNELS += [CSRC / "cuda" / f"{name}.cu" for name in ("optimizer", "gan_loss", "small_mlp")]
 DRIVER = SIMT / "kernels.cpp"
 
 ELEMENT_BYTES = {"tf32": 4, "fp32": 4, "bf16": 2}
@@ -31,6 +31,7 @@ WHOLE = {"large": 1, "medium": 8, "small": 132}
 RAGGED = {"large": 1, "medium": 4, "small": 132}
 
 OPS = ["dropout", "noise", "momentum", "adam", "gan_loss_values", "gan_loss_mean", "gan_loss_backward"]
+MLP_PASSES = ["mlp_forward", "mlp_backward"]
 
 pytestmark = pytest.mark.slow
 
@@ -67,10 +68,14 @@ ODD_LAYERS = [
         layer("forward", math, 33, 31, 1001, "relu"),
         layer("grad_x", math, 31, 33, 1001, "relu"),
         layer("grad_w", math, 35, 30, 1001, "dropout"),
+        layer("forward", math, 33, 161, 1001, "dropout"),
+        layer("grad_w", math, 161, 33, 1001, "dropout"),
         f"forward {math} 33 70 65 maxout5",
         f"forward {math} 33 72 1200 maxout2",
         f"forward {math} 9 80 70 maxout40",
         f"forward {math} 5 300 70 maxout150",
+        f"finish {math} 33 70 65 maxout5",
+        f"finish {math} 5 300 3 maxout150",
         f"grad_x {math} 33 70 65 maxout5",
         f"grad_w {math} 33 70 65 maxout5",
         f"forward {math} 1 1 1 relu",
@@ -80,6 +85,12 @@ ODD_LAYERS = [
     )
 ]
 ODD_ELEMENTS = [f"{op} {dtype} {n}" for op in OPS for dtype in ("f32", "bf16") for n in (1, 1021)]
+ODD_MLPS = [
+    f"{op} {dtype} {rows} {width}"
+    for op in MLP_PASSES
+    for dtype in ("f32", "bf16")
+    for rows, width in ((33, 128), (17, 33), (1, 1))
+]
 
 
 @dataclasses.dataclass
@@ -188,6 +199,46 @@ def test_elementwise(hooked):
     assert all(outcome.sectors("write") for outcome in outcomes)
 
 
+def global_faults(outcomes: list[Outcome]) -> list[str]:
+    """Without bank conflicts: the pieces of neighbouring units lie apart by their number."""
+    for outcome in outcomes:
+        outcome.accesses = [accesses for accesses in outcome.accesses if accesses.memory == "global"]
+    return faults(outcomes)
+
+
+@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("tile", TILES)
+def test_maxout_of_whole_tiles(hooked, tile, math):
+    rows, cols, inner = 128, 256, 256
+    pieces = 4 if tile == "large" else 2
+    (forward,) = run_cases(
+        hooked, [layer("forward", math, rows, cols, inner, f"maxout{pieces}")], WHOLE[tile], counted=True
+    )
+    # A row of a small tile has fewer units than a transaction has bytes: one for its indices is the least.
+    units = TILES[tile] // pieces
+    of_row = -(-units * ELEMENT_BYTES[math] // SECTOR) + -(-units // SECTOR)
+    assert forward.sectors("write") == rows * cols // TILES[tile] * of_row
+    forward.accesses = [accesses for accesses in forward.accesses if accesses.direction == "read"]
+    assert global_faults([forward]) == []
+
+    if tile != "small":  # which makes what it multiplies in pieces of 128 bytes
+        variant = f"maxout{16 // ELEMENT_BYTES[math]}"
+        cases = [layer(product, math, rows, cols, inner, variant) for product in ("grad_x", "grad_w")]
+        assert global_faults(run_cases(hooked, cases, WHOLE[tile], counted=True)) == []
+
+
+@pytest.mark.parametrize("math", MATHS)
+def test_maxout_of_finished_products(hooked, math):
+    cases = [f"forward {math} 64 128 1024 maxout4", f"finish {math} 64 320 8 maxout5"]
+    assert global_faults(run_cases(hooked, cases, 132, counted=True)) == []
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 132], ids=["one buffer of weights", "two"])
+def test_narrow_networks(hooked, multiprocessors):
+    cases = [f"{op} {dtype} 64 128" for op in MLP_PASSES for dtype in ("f32", "bf16")]
+    assert faults(run_cases(hooked, cases, multiprocessors, counted=True)) == []
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("tile", TILES)
 def test_no_race_at_ragged_shapes(hooked, tile, seed):
@@ -198,6 +249,8 @@ def test_no_race_at_ragged_shapes(hooked, tile, seed):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_race_at_odd_shapes(hooked, seed):
     assert faults(run_cases(hooked, ODD_LAYERS + ODD_ELEMENTS, 132, seed)) == []
+    for multiprocessors in (1, 132):
+        assert faults(run_cases(hooked, ODD_MLPS, multiprocessors, seed)) == []
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -207,7 +260,7 @@ def test_sanitizers_at_ragged_shapes(sanitized, tile):
 
 
 def test_sanitizers_at_odd_shapes(sanitized):
-    assert faults(run_cases(sanitized, ODD_LAYERS + ODD_ELEMENTS, 132)) == []
+    assert faults(run_cases(sanitized, ODD_LAYERS + ODD_ELEMENTS + ODD_MLPS, 132)) == []
 
 
 # ---- that the checks above can fail: one mistake put into a header, and what is then found ----

@@ -46,6 +46,7 @@ EXPECTED = (
     ("losses", r"\b(?:values|backward)_kernel<", (WIDE_LOAD, WIDE_STORE)),
     ("the discriminator's head", r"\bhead_(?:sums_)?kernel<", (WIDE_LOAD,)),
     ("gradients of the head", r"\bhead_gradients_kernel<", (WIDE_LOAD, WIDE_STORE)),
+    ("narrow networks", r"\bmlp_(?:forward|backward)_kernel<", (r"FFMA\b", ASYNC_COPY)),
     ("noise", r"\bnoise_kernel<", (WIDE_STORE,)),
     ("updates", r"\bupdate_kernel<", (WIDE_LOAD, WIDE_STORE)),
 )

@@ -20,6 +20,36 @@ enum class Activation : int { identity, relu, leaky_relu, tanh, sigmoid, elu, so
 constexpr const char* kActivationNames[] = {"identity", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus"};
 constexpr int kActivations = 7;
 
+template <Activation A>
+struct ActivationTag {
+  static constexpr Activation kValue = A;
+};
+
+// Calls f(ActivationTag<A>{}): a run-time activation becomes a template argument outside the inner loop. The pragma
+// lets nvcc take an f that is for the device alone.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable
+#endif
+template <class F>
+PYGAN_HD void for_activation(Activation activation, const F& f) {
+  switch (activation) {
+    case Activation::identity:
+      return f(ActivationTag<Activation::identity>{});
+    case Activation::relu:
+      return f(ActivationTag<Activation::relu>{});
+    case Activation::leaky_relu:
+      return f(ActivationTag<Activation::leaky_relu>{});
+    case Activation::tanh:
+      return f(ActivationTag<Activation::tanh>{});
+    case Activation::sigmoid:
+      return f(ActivationTag<Activation::sigmoid>{});
+    case Activation::elu:
+      return f(ActivationTag<Activation::elu>{});
+    case Activation::softplus:
+      return f(ActivationTag<Activation::softplus>{});
+  }
+}
+
 // Comparisons are written so that NaN takes the branch that returns it.
 template <Activation A, class T>
 PYGAN_HD T activate(T x, T slope) {

@@ -28,7 +28,7 @@ class BiasActivation : public Epilogue<Compute<S>> {
     T slope;
 
     template <Activation A>
-    void run() const {
+    void operator()(ActivationTag<A>) const {
       for (int r = 0; r < rows; ++r) {
         T* row = c + r * kTileCols<T>;
         if (bias)

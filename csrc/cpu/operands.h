@@ -97,7 +97,7 @@ class ActivationGrad : public Operand<Compute<S>> {
     T slope;
 
     template <Activation A>
-    void run() const {
+    void operator()(ActivationTag<A>) const {
       for (int r = 0; r < rows; ++r)
 #pragma omp simd
         for (int c = 0; c < cols; ++c)

@@ -71,25 +71,4 @@ inline double widen(double x) { return x; }
 inline float widen(BFloat16 x) { return to_float(x); }
 inline float widen(Float16 x) { return to_float(x); }
 
-// Calls f.template operator()<A>(): a run-time activation becomes a template argument outside the inner loop.
-template <class F>
-void for_activation(Activation activation, const F& f) {
-  switch (activation) {
-    case Activation::identity:
-      return f.template run<Activation::identity>();
-    case Activation::relu:
-      return f.template run<Activation::relu>();
-    case Activation::leaky_relu:
-      return f.template run<Activation::leaky_relu>();
-    case Activation::tanh:
-      return f.template run<Activation::tanh>();
-    case Activation::sigmoid:
-      return f.template run<Activation::sigmoid>();
-    case Activation::elu:
-      return f.template run<Activation::elu>();
-    case Activation::softplus:
-      return f.template run<Activation::softplus>();
-  }
-}
-
 }  // namespace pygan::cpu::PYGAN_ISA

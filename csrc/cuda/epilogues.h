@@ -1,6 +1,6 @@
-// What consumes a product. A source gives finished sums: source(r, l) is row r, column l of a region of C, and
-// source.quad four columns of it. The threads of a block share the region. The sources are in gemm.h: a tile in
-// shared memory, or partial products in scratch.
+// What consumes a product. A source gives finished sums: source(r, l) is row r, column l of a region of C, source.quad
+// four columns of it, and source.staged a place in shared memory for all of them. The threads of a block share the
+// region. The sources are in gemm.h: a tile in shared memory, or products in device memory.
 #pragma once
 
 #include "../core/activation.h"
@@ -13,6 +13,13 @@ namespace pygan::cuda {
 struct Region {
   int64_t row, col;
   int rows, cols;
+};
+
+// A region's sums in shared memory.
+template <class T>
+struct Staged {
+  T* value;
+  int ld;
 };
 
 // Four columns at a time, so that fp32 is written 16 bytes an instruction.
@@ -76,7 +83,7 @@ struct LayerOutput {
   int granule() const { return pieces; }
 
   template <class Source>
-  __device__ void consume(const Source& source, const Region& region) const {
+  __device__ void consume(Source&& source, const Region& region) const {
     if (argmax)
       consume_maxout(source, region);
     else
@@ -96,51 +103,37 @@ struct LayerOutput {
 #pragma unroll
         for (int i = 0; i < kQuad; ++i) v[i] += bias[i];
       }
-      switch (to.activation) {
-        case Activation::identity:
-          break;
-        case Activation::relu:
-          run<Activation::relu>(v);
-          break;
-        case Activation::leaky_relu:
-          run<Activation::leaky_relu>(v);
-          break;
-        case Activation::tanh:
-          run<Activation::tanh>(v);
-          break;
-        case Activation::sigmoid:
-          run<Activation::sigmoid>(v);
-          break;
-        case Activation::elu:
-          run<Activation::elu>(v);
-          break;
-        case Activation::softplus:
-          run<Activation::softplus>(v);
-          break;
-      }
-      store_run(v, count, to.aligned, to.y + (region.row + r) * to.ld + col);
-    }
-
-    template <Activation kActivation>
-    __device__ void run(T (&v)[kQuad]) const {
+      for_activation(to.activation, [&](auto tag) {
 #pragma unroll
-      for (int i = 0; i < kQuad; ++i) v[i] = activate<kActivation>(v[i], to.slope);
+        for (int i = 0; i < kQuad; ++i) v[i] = activate<decltype(tag)::kValue>(v[i], to.slope);
+      });
+      store_run(v, count, to.aligned, to.y + (region.row + r) * to.ld + col);
     }
   };
 
+  // The sums with their bias meet in shared memory, a column a lane, so that each is read once in whole transactions;
+  // then a thread has the pieces of a unit.
   template <class Source>
-  __device__ void consume_maxout(const Source& source, const Region& region) const {
+  __device__ void consume_maxout(Source& source, const Region& region) const {
+    constexpr int kLanes = 32;
+    const Staged<T> sums = source.staged(region.cols);
+    const int lane = int(threadIdx.x) % kLanes, warp = int(threadIdx.x) / kLanes, warps = int(blockDim.x) / kLanes;
+    for (int l = lane; l < region.cols; l += kLanes) {
+      const T b = bias ? T(widen(bias[region.col + l])) : T(0);
+      for (int r = warp; r < region.rows; r += warps) sums.value[r * sums.ld + l] = source(r, l) + b;
+    }
+    __syncthreads();  // the region's sums are there
     const int units = region.cols / pieces;
     for (int e = int(threadIdx.x); e < region.rows * units; e += int(blockDim.x)) {
       const int r = e / units, unit = e % units;
-      T best = T(0);
+      const T* const of_unit = sums.value + r * sums.ld + unit * pieces;
+      T best = of_unit[0];
       int winner = 0;
-      for (int piece = 0; piece < pieces; ++piece) {
-        const int l = unit * pieces + piece;
-        T value = source(r, l);
-        if (bias) value += T(widen(bias[region.col + l]));
+#pragma unroll 2  // with more, fp64 spills on sm_120
+      for (int piece = 1; piece < pieces; ++piece) {
+        const T value = of_unit[piece];
         // NaN wins and stays, the first of equals wins: as torch.max
-        if (piece == 0 || value > best || (value != value && best == best)) {
+        if (value > best || (value != value && best == best)) {
           best = value;
           winner = piece;
         }

@@ -85,6 +85,7 @@ struct alignas(128) ResultTile {
   T value[kRows * kLd];
 
   __device__ T operator()(int r, int l) const { return value[r * kLd + l]; }
+  __device__ Staged<T> staged(int) { return {value, kLd}; }
   __device__ void quad(int r, int l, int, T (&values)[kQuad]) const {
     struct alignas(16) Four {
       T value[kQuad];
@@ -423,6 +424,7 @@ struct PartialSums {
     for (int s = 0; s < splits; ++s) sum += partial[s * stride + r * ld + l];
     return sum;
   }
+  __device__ Staged<T> staged(int cols) const { return {&shared_storage<T>(), cols}; }
   __device__ void quad(int r, int l, int count, T (&values)[kQuad]) const {
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) values[i] = T(0);
@@ -467,6 +469,7 @@ struct Finished {
   bool aligned;
 
   __device__ Compute<S> operator()(int r, int l) const { return widen(product[r * ld + l]); }
+  __device__ Staged<Compute<S>> staged(int cols) const { return {&shared_storage<Compute<S>>(), cols}; }
   __device__ void quad(int r, int l, int count, Compute<S> (&values)[kQuad]) const {
     load_run(product + r * ld + l, count, aligned, values);
   }
@@ -481,7 +484,15 @@ __global__ void __launch_bounds__(kReduceThreads)
 
 // ---- the host's side ----
 
-inline int region_cols_of(int granule) { return granule > 128 ? granule : 128 / granule * granule; }
+// Of maxout as many units as lanes, so that whole transactions are written, while the region fits shared memory.
+inline int region_cols_of(int granule) {
+  return granule == 1 ? 128 : granule * std::min(32, std::max(1, 1024 / granule));
+}
+
+template <class T>
+size_t region_bytes(int region_cols) {
+  return size_t(kReduceRows) * size_t(region_cols) * sizeof(T);
+}
 
 inline dim3 region_grid(int64_t m, int64_t n, int region_cols) {
   return dim3(unsigned(ceil_div(m, kReduceRows) * std::max<int64_t>(1, ceil_div(n, region_cols))));
@@ -492,9 +503,9 @@ template <class S, class Epilogue>
 void finish_product(const Resources& run, const void* product, int64_t m, int64_t n, const Epilogue& epilogue) {
   if (m == 0 || n == 0) return;
   const int region_cols = region_cols_of(epilogue.granule());
-  launch(run, finish_kernel<S, Epilogue>, region_grid(m, n, region_cols), dim3(kReduceThreads), 0,
-         static_cast<const S*>(product), m, n, region_cols, quads_aligned<S>(product, n) && region_cols % kQuad == 0,
-         epilogue);
+  launch(run, finish_kernel<S, Epilogue>, region_grid(m, n, region_cols), dim3(kReduceThreads),
+         region_bytes<Compute<S>>(region_cols), static_cast<const S*>(product), m, n, region_cols,
+         quads_aligned<S>(product, n) && region_cols % kQuad == 0, epilogue);
 }
 
 template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class P>
@@ -521,8 +532,8 @@ void launch_tiles(const Resources& run, P& p, int splits) {
          dim3(unsigned(tiles), unsigned(forced)), dim3(Tile::kThreads), sizeof(Memory), p);
   if (!reduced) return;
   const int region_cols = region_cols_of(granule);
-  launch(run, reduce_kernel<S, decltype(p.epilogue)>, region_grid(p.m, p.n, region_cols), dim3(kReduceThreads), 0,
-         p.partial, p.m, p.n, forced, region_cols, p.epilogue, p.row_sums);
+  launch(run, reduce_kernel<S, decltype(p.epilogue)>, region_grid(p.m, p.n, region_cols), dim3(kReduceThreads),
+         region_bytes<T>(region_cols), p.partial, p.m, p.n, forced, region_cols, p.epilogue, p.row_sums);
 }
 
 template <Math kMath, class OperandA, class OperandB, class Epilogue>

@@ -25,7 +25,7 @@ constexpr int64_t kTileBytes = 64 * 1024;
 // What one block does alone: a second launch would cost more than it saves.
 constexpr int64_t kFewTiles = 2;
 constexpr int64_t kFewElements = 32 * 1024;
-constexpr int64_t kBlocksOfMultiprocessor = 2;
+constexpr int kBlocksOfMultiprocessor = 2;
 
 // m rows of k elements, and how blocks share them.
 template <class S>
@@ -90,7 +90,27 @@ __device__ __forceinline__ void multiply(const Rows<S>& rows, const S* weight, b
     at[r] = rows.row(first + r < rows.m ? first + r : rows.m - 1);
     products[r] = 0;
   }
-  for (int64_t j = int64_t(threadIdx.x % kWarp) * N; j < rows.k; j += kWarp * N) {
+  constexpr int kRuns = kTogether / kRows;  // of a row at a time: as many loads are in flight, however few the rows
+  constexpr int kStride = kWarp * N;
+  int64_t j = int64_t(threadIdx.x % kWarp) * N;
+  if (vector && rows.vector) {
+    for (; j + (kRuns - 1) * kStride + N <= rows.k; j += kRuns * kStride) {
+      Vectors<S, N> w[kRuns], x[kRuns][kRows];
+#pragma unroll
+      for (int run = 0; run < kRuns; ++run) {
+        w[run] = stored_run<N>(weight + j + run * kStride, N, true);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) x[run][r] = stored_run<N>(at[r] + j + run * kStride, N, true);
+      }
+#pragma unroll
+      for (int run = 0; run < kRuns; ++run)
+#pragma unroll
+        for (int r = 0; r < kRows; ++r)
+#pragma unroll
+          for (int n = 0; n < N; ++n) products[r] += widen(x[run][r].element[n]) * widen(w[run].element[n]);
+    }
+  }
+  for (; j < rows.k; j += kStride) {
     T w[N];
     load_run(weight + j, rows.k - j, vector, w);
 #pragma unroll
@@ -265,7 +285,7 @@ __device__ __forceinline__ void pass(const Rows<S>& rows, const Sums<S>& sums, C
 }
 
 template <class S>
-__global__ void __launch_bounds__(kBlock, 1)
+__global__ void __launch_bounds__(kBlock, kBlocksOfMultiprocessor)
     head_kernel(Rows<S> rows, Head<S> head, bool vector_weight, Sums<S> sums, Compute<S>* wide) {
   auto& shared = shared_storage<Shared<Compute<S>>>();
   pass(rows, sums, wide, shared, [&](int64_t begin, Losses& losses) {
@@ -278,7 +298,7 @@ __global__ void __launch_bounds__(kBlock, 1)
 
 // For a gradient of the logits: the sums of the rows times any factors.
 template <class S>
-__global__ void __launch_bounds__(kBlock, 1)
+__global__ void __launch_bounds__(kBlock, kBlocksOfMultiprocessor)
     head_sums_kernel(Rows<S> rows, Upstream<S> upstream, Sums<S> sums, Compute<S>* wide) {
   auto& shared = shared_storage<Shared<Compute<S>>>();
   pass(rows, sums, wide, shared, [&](int64_t begin, Losses&) {

@@ -124,10 +124,16 @@ struct PreActivationGrad {
     const uint8_t* const winners = argmax + row * grad_y.cols;
     int64_t unit = col / pieces;
     int piece = int(col - unit * pieces);
+    int winner = 0;
+    S g{};
     Chunk<S> chunk;
 #pragma unroll
     for (int i = 0; i < kVector<S>; ++i) {
-      chunk.value[i] = i < count && winners[unit] == piece ? *grad_y.at(row, unit) : S{};
+      if (i < count && (i == 0 || piece == 0)) {  // once a unit, whoever won: neighbouring lanes read neighbours
+        winner = winners[unit];
+        g = *grad_y.at(row, unit);
+      }
+      chunk.value[i] = i < count && winner == piece ? g : S{};
       if (++piece == pieces) {
         piece = 0;
         ++unit;
@@ -144,31 +150,14 @@ struct PreActivationGrad {
     else
 #pragma unroll
       for (int i = 0; i < kVector<S>; ++i) out.value[i] = i < count ? source[i] : S{};
-    switch (activation) {
-      case Activation::identity:
-        return g;
-      case Activation::relu:
-        return multiplied<Activation::relu>(g, out);
-      case Activation::leaky_relu:
-        return multiplied<Activation::leaky_relu>(g, out);
-      case Activation::tanh:
-        return multiplied<Activation::tanh>(g, out);
-      case Activation::sigmoid:
-        return multiplied<Activation::sigmoid>(g, out);
-      case Activation::elu:
-        return multiplied<Activation::elu>(g, out);
-      case Activation::softplus:
-        return multiplied<Activation::softplus>(g, out);
-    }
-    return g;
-  }
-
-  template <Activation kActivation>
-  __device__ Chunk<S> multiplied(Chunk<S> g, const Chunk<S>& out) const {
+    for_activation(activation, [&](auto tag) {
+      constexpr Activation kActivation = decltype(tag)::kValue;
+      if constexpr (kActivation != Activation::identity)
 #pragma unroll
-    for (int i = 0; i < kVector<S>; ++i)
-      g.value[i] = narrow<S>(
-          times_derivative<kActivation>(Compute<S>(widen(g.value[i])), Compute<S>(widen(out.value[i])), slope));
+        for (int i = 0; i < kVector<S>; ++i)
+          g.value[i] = narrow<S>(
+              times_derivative<kActivation>(Compute<S>(widen(g.value[i])), Compute<S>(widen(out.value[i])), slope));
+    });
     return g;
   }
 };

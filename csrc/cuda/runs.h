@@ -22,17 +22,21 @@ PYGAN_HD bool aligned(Pointers... pointers) {
   return (reinterpret_cast<uintptr_t>(pointers) | ...) % kVectorBytes == 0;
 }
 
-// The next run of an array of which n elements are left; what is not there reads as 0.
+// The next run of an array of which n elements are left; what is not there reads as 0. As it is stored:
+template <int N, class S>
+__device__ __forceinline__ Vectors<S, N> stored_run(const S* in, int64_t n, bool vector) {
+  if (vector && n >= N) return *reinterpret_cast<const Vectors<S, N>*>(in);
+  Vectors<S, N> run;
+#pragma unroll
+  for (int j = 0; j < N; ++j) run.element[j] = j < n ? in[j] : S{};
+  return run;
+}
+
 template <class S, int N>
 __device__ __forceinline__ void load_run(const S* in, int64_t n, bool vector, Compute<S> (&values)[N]) {
-  if (vector && n >= N) {
-    const Vectors<S, N> run = *reinterpret_cast<const Vectors<S, N>*>(in);
+  const Vectors<S, N> run = stored_run<N>(in, n, vector);
 #pragma unroll
-    for (int j = 0; j < N; ++j) values[j] = widen(run.element[j]);
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; ++j) values[j] = j < n ? widen(in[j]) : Compute<S>(0);
-  }
+  for (int j = 0; j < N; ++j) values[j] = widen(run.element[j]);
 }
 
 template <class S, int N>

@@ -3,12 +3,20 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/DeviceGuard.h>
+#include <torch/library.h>
 
 #include <vector>
 
 #include "backends.h"
 
 namespace pygan {
+
+// Gives an op's device kernels to the CPU, and to CUDA where the build has them: else `composed.py` may.
+#define PYGAN_REGISTER_KERNELS(add)              \
+  TORCH_LIBRARY_IMPL(pygan, CPU, m) { add(m); }  \
+  TORCH_LIBRARY_IMPL(pygan, CUDA, m) {           \
+    if (::pygan::backend_for(at::kCUDA)) add(m); \
+  }
 
 // Whether the user lets fp32 products on CUDA round their factors to TF32, by torch's older or newer settings.
 bool tf32_allowed();

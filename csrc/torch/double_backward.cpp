@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/sigmoid.h>
 
 #include "checks.h"
 #include "find_op.h"
@@ -23,6 +24,15 @@ std::tuple<Tensor, Tensor, Tensor> empty_layer_grads(const Tensor& x, const Tens
 std::array<Tensor, 3> defined_where(const std::tuple<Tensor, Tensor, Tensor>& grads, const std::array<bool, 3>& mask) {
   const auto& [grad_x, grad_weight, grad_bias] = grads;
   return {mask[0] ? grad_x : Tensor(), mask[1] ? grad_weight : Tensor(), mask[2] ? grad_bias : Tensor()};
+}
+
+TermDerivatives term_derivatives(GanTerm term, const Tensor& logits, double smoothing) {
+  const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
+  const Tensor a = rising ? logits : -logits;
+  const Tensor s = at::sigmoid(a), bend = s * at::sigmoid(-a);
+  Tensor slope = term == GanTerm::fake ? s : -s;
+  if (term == GanTerm::real && smoothing != 0) slope = slope + smoothing;
+  return {slope, term == GanTerm::minimax ? -bend : bend};
 }
 
 Tensor call_dropout(const Tensor& x, double p, c10::SymInt seed, c10::SymInt offset) {

@@ -1,4 +1,4 @@
-// What the autograd rules of the two kinds of layer share. Second derivatives are written in torch ops, which
+// What the autograd rules of the two kinds of layer share, and those of the losses. Second derivatives are written in torch ops, which
 // are differentiable in turn.
 #pragma once
 
@@ -7,6 +7,8 @@
 
 #include <array>
 #include <tuple>
+
+#include "../core/gan_loss.h"
 
 namespace pygan {
 
@@ -31,6 +33,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_double_backward(const Layer
                                                                      const torch::autograd::variable_list& cotangents,
                                                                      const at::Tensor& g, const at::Tensor& x,
                                                                      const at::Tensor& weight);
+
+// First and second derivative of a term of the loss with respect to each logit, differentiable.
+struct TermDerivatives {
+  at::Tensor slope, bend;
+};
+TermDerivatives term_derivatives(GanTerm term, const at::Tensor& logits, double smoothing);
 
 // dropout(x) through the dispatcher, differentiable.
 at::Tensor call_dropout(const at::Tensor& x, double p, c10::SymInt seed, c10::SymInt offset);

@@ -66,10 +66,7 @@ void register_kernels(torch::Library& m) { m.impl("dropout", forward); }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
-TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
-  if (backend_for(at::kCUDA)) register_kernels(m);
-}
+PYGAN_REGISTER_KERNELS(register_kernels)
 TORCH_LIBRARY_IMPL(pygan, Meta, m) { m.impl("dropout", meta); }
 TORCH_LIBRARY_IMPL(pygan, Autograd, m) { m.impl("dropout", autograd); }
 

@@ -4,11 +4,11 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/sigmoid.h>
 #include <torch/library.h>
 
 #include "checks.h"
 #include "device.h"
+#include "double_backward.h"
 #include "find_op.h"
 #include "node.h"
 
@@ -170,17 +170,12 @@ SecondOrder second_order(GanTerm term, const Tensor& v, const Tensor& grad, cons
                          Reduction reduction) {
   if (!v.defined()) return {};
   const auto type = at::toOpMathType(logits.scalar_type());
-  const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
-  const Tensor a = rising ? logits.to(type) : -logits.to(type);
-  const Tensor s = at::sigmoid(a);
-  Tensor d = term == GanTerm::fake ? s : -s;
-  if (term == GanTerm::real && smoothing != 0) d = d + smoothing;
-  const Tensor curvature = term == GanTerm::minimax ? -s * at::sigmoid(-a) : s * at::sigmoid(-a);
+  const auto [slope, bend] = term_derivatives(term, logits.to(type), smoothing);
   Tensor weighted = v.to(type);
   if (reduction == Reduction::mean) weighted = weighted / logits.sym_numel().guard_int(__FILE__, __LINE__);
-  Tensor of_grad = weighted * d;
+  Tensor of_grad = weighted * slope;
   if (reduction != Reduction::none) of_grad = of_grad.sum();
-  return {of_grad.to(grad.scalar_type()), (weighted * grad.to(type) * curvature).to(logits.scalar_type())};
+  return {of_grad.to(grad.scalar_type()), (weighted * grad.to(type) * bend).to(logits.scalar_type())};
 }
 
 // The settings of either loss. The generator's has one tensor of logits; `second` is undefined then.
@@ -305,10 +300,7 @@ void register_kernels(torch::Library& m) {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
-TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
-  if (backend_for(at::kCUDA)) register_kernels(m);
-}
+PYGAN_REGISTER_KERNELS(register_kernels)
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {
   m.impl("discriminator_loss", discriminator_meta);

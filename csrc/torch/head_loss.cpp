@@ -12,7 +12,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/sigmoid.h>
 #include <torch/library.h>
 
 #include "checks.h"
@@ -185,25 +184,18 @@ struct Settings {
 
 optional<Tensor> if_defined(const Tensor& tensor) { return tensor.defined() ? optional<Tensor>(tensor) : std::nullopt; }
 
-// First and second derivative of the loss with respect to each logit, differentiable.
-struct Derivatives {
-  Tensor slope, bend;
-};
-
-Derivatives derivatives(GanTerm term, const Tensor& logits, double smoothing) {
-  const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
-  const Tensor a = rising ? logits : -logits;
-  const Tensor s = at::sigmoid(a), bend = s * at::sigmoid(-a);
+// Of the mean over a kind of rows.
+TermDerivatives mean_derivatives(GanTerm term, const Tensor& logits, double smoothing) {
+  const auto [slope, bend] = term_derivatives(term, logits, smoothing);
   const double n = double(logits.sym_numel().guard_int(__FILE__, __LINE__));
-  const Tensor slope = term == GanTerm::fake ? s : term == GanTerm::real ? smoothing - s : -s;
-  return {slope / n, (term == GanTerm::minimax ? -bend : bend) / n};
+  return {slope / n, bend / n};
 }
 
-Derivatives derivatives(const Settings& settings, const Tensor& logits) {
-  if (settings.generated != GanTerm::fake) return derivatives(settings.generated, logits, 0);
+TermDerivatives derivatives(const Settings& settings, const Tensor& logits) {
+  if (settings.generated != GanTerm::fake) return mean_derivatives(settings.generated, logits, 0);
   const c10::SymInt generated_rows = logits.sym_size(0) - settings.real_rows;
-  const auto real = derivatives(GanTerm::real, logits.narrow_symint(0, 0, settings.real_rows), settings.smoothing);
-  const auto fake = derivatives(GanTerm::fake, logits.narrow_symint(0, settings.real_rows, generated_rows), 0);
+  const auto real = mean_derivatives(GanTerm::real, logits.narrow_symint(0, 0, settings.real_rows), settings.smoothing);
+  const auto fake = mean_derivatives(GanTerm::fake, logits.narrow_symint(0, settings.real_rows, generated_rows), 0);
   return {at::cat({real.slope, fake.slope}), at::cat({real.bend, fake.bend})};
 }
 
@@ -315,10 +307,7 @@ TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("head_loss", he
 // torch.func.vmap: the parts are batched
 TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("head_loss", head_loss); }
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
-TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
-  if (backend_for(at::kCUDA)) register_kernels(m);
-}
+PYGAN_REGISTER_KERNELS(register_kernels)
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {
   m.impl("head_loss_forward", meta);

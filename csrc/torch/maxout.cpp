@@ -211,10 +211,7 @@ TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("maxout", maxou
 // torch.func.vmap: the parts are batched
 TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("maxout", maxout); }
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
-TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
-  if (backend_for(at::kCUDA)) register_kernels(m);
-}
+PYGAN_REGISTER_KERNELS(register_kernels)
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {
   m.impl("maxout_forward", meta);

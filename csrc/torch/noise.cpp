@@ -104,10 +104,7 @@ TORCH_LIBRARY_IMPL(pygan, BackendSelect, m) {
   m.impl("minibatch_indices", minibatch_select);
 }
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
-TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
-  if (backend_for(at::kCUDA)) register_kernels(m);
-}
+PYGAN_REGISTER_KERNELS(register_kernels)
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {
   m.impl("noise", noise_meta);

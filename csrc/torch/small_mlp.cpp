@@ -313,10 +313,7 @@ std::vector<Tensor> call_small_mlp(const Tensor& x, TensorList weights, const c1
   return op.call(x, weights, biases, activations, slope);
 }
 
-TORCH_LIBRARY_IMPL(pygan, CPU, m) { register_kernels(m); }
-TORCH_LIBRARY_IMPL(pygan, CUDA, m) {
-  if (backend_for(at::kCUDA)) register_kernels(m);
-}
+PYGAN_REGISTER_KERNELS(register_kernels)
 
 TORCH_LIBRARY_IMPL(pygan, Meta, m) {
   m.impl("small_mlp", meta);

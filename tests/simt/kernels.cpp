@@ -1,8 +1,10 @@
 // Runs kernels of the CUDA backend on the emulator, a case a line of standard input, and prints for each whether its
 // results are those of plain loops in double; with an argument, also what its memory accesses cost. The cases:
 //
-//   <pass> <arithmetic> <m> <n> <k> <variant>   a layer's forward, grad_x or grad_w; variants are in Layer
+//   <pass> <arithmetic> <m> <n> <k> <variant>   a layer's forward, grad_x or grad_w, or the finish of a
+//                                               maxout whose product is there; variants are in Layer
 //   <op> <dtype> <n>                            elementwise: accesses alone are looked at
+//   <op> <dtype> <rows> <width>                 an MLP of three layers in one launch: accesses alone
 
 #include <algorithm>
 #include <cstdio>
@@ -118,6 +120,20 @@ class Layer {
     if (maxout) cases::expect_equal(argmax.values(), winners);
   }
 
+  // Of a product that a library computed.
+  void finish() {
+    const Values<S> product(m, n, 6);
+    const DeviceArray<S> y(size_t(m * n / pieces));
+    const DeviceArray<uint8_t> argmax(size_t(m * n / pieces));
+    layer_forward<kMath>(MaxoutForward{kDType, x.view(), weight.view(), nullptr, pieces, dropout, y.data(),
+                                       argmax.data(), run, product.device.data()});
+    expect(y, m, n / pieces, [&](int64_t i, int64_t unit) {
+      double best = product(i, unit * pieces);
+      for (int64_t j = 1; j < pieces; ++j) best = std::max(best, product(i, unit * pieces + j));
+      return best;
+    });
+  }
+
   void backward(bool of_input) {
     const Values<S> grad_y(m, n / pieces, 4), y(m, n / pieces, 5);
     std::vector<uint8_t> winners;
@@ -177,7 +193,9 @@ void run_layer(const std::string& pass, std::istream& rest) {
   std::string variant;
   rest >> m >> n >> k >> variant;
   Layer<kMath> layer(m, n, k, variant);
-  pass == "forward" ? layer.forward() : layer.backward(pass == "grad_x");
+  if (pass == "forward") return layer.forward();
+  if (pass == "finish") return layer.finish();
+  layer.backward(pass == "grad_x");
 }
 
 // Two tensors of n elements for each op that takes several, or a loss of two terms.
@@ -207,17 +225,40 @@ void run_elementwise(const std::string& op, DType dtype, int64_t n) {
     throw std::invalid_argument("no op " + op);
 }
 
+// Three layers.
+template <class S>
+void run_mlp(const std::string& op, DType dtype, int64_t rows, int width) {
+  const Values<S> x(rows, width, 1), weight(width, width, 2), bias(1, width, 3), grad_y(rows, width, 4);
+  const DeviceArray<S> grad_x(size_t(rows * width)), y(size_t(3 * rows * width)), grad(size_t(3 * rows * width));
+  SmallMlpForward forward{dtype, x.device.data(), rows, {}, 3, 0, resources()};
+  for (int l = 0; l < forward.count; ++l) {
+    const int64_t first = l * rows * width;
+    forward.layers[l] = {weight.device.data(), bias.device.data(), width, width, Activation::tanh,
+                         y.data() + first,     grad.data() + first};
+  }
+  small_mlp_forward(forward);
+  if (op == "mlp_forward") return;
+  simt::reset_access_counters();
+  SmallMlpBackward backward{dtype, grad_y.device.data(), rows, {}, 3, 0, grad_x.data(), resources()};
+  std::copy(std::begin(forward.layers), std::end(forward.layers), backward.layers);
+  small_mlp_backward(backward);
+}
+
 void run_case(const std::string& line) {
   std::istringstream words(line);
   std::string what, arithmetic;
   words >> what >> arithmetic;
-  if (what == "forward" || what == "grad_x" || what == "grad_w") {
+  if (what == "forward" || what == "finish" || what == "grad_x" || what == "grad_w") {
     if (arithmetic == "tf32") return run_layer<Math::tf32>(what, words);
     if (arithmetic == "bf16") return run_layer<Math::bf16>(what, words);
     return run_layer<Math::fp32>(what, words);
   }
   int64_t n;
   words >> n;
+  int width;
+  if (words >> width)
+    return arithmetic == "bf16" ? run_mlp<BFloat16>(what, DType::bf16, n, width)
+                                : run_mlp<float>(what, DType::f32, n, width);
   if (arithmetic == "bf16") return run_elementwise<BFloat16>(what, DType::bf16, n);
   return run_elementwise<float>(what, DType::f32, n);
 }
