@@ -299,6 +299,7 @@ union BlockMemory {
     Slice<S, Tile::kCols, kAlongB> b;
   } ring[Tile::kStages];
   ResultTile<Accumulated<kMath>, Tile::kRows, Tile::kCols> result;
+  bool last;  // of the blocks that share a tile, to arrive
 };
 
 // The sums of A over the inner dimension: a bias gradient, in the same pass over the output gradient.
@@ -318,7 +319,17 @@ struct Product {
   int tile_cols;                // of C that a block finishes
   int slices_per_split;         // the last split may have fewer
   Accumulated<kMath>* partial;  // (splits, m, n) where the product is split
+  unsigned* tickets;            // zeros, one a tile: the last block to arrive finishes it; null: a second launch does
 };
+
+// What an epilogue may ask for besides a finished region: that the kernel finishes splits too, that the sums of A's
+// rows come to it, that no reduction is compiled since its columns never have to meet.
+template <class Epilogue>
+constexpr bool kFinishesSplits = false;
+template <class Epilogue>
+constexpr bool kTakesRowSums = false;
+template <class Epilogue>
+constexpr bool kNeverReduced = false;
 
 template <class T>
 struct StorePartial {
@@ -334,6 +345,60 @@ struct StorePartial {
 // Whether all quads of a product's regions begin at multiples of kQuad in memory.
 __device__ __forceinline__ bool partial_aligned(int64_t n, int region_cols) {
   return n % kQuad == 0 && region_cols % kQuad == 0;
+}
+
+// The sum of partial products, in their order: the same bits whatever ran when.
+template <class T>
+struct PartialSums {
+  const T* partial;  // at the region's first element
+  int64_t ld, stride;
+  int splits;
+  bool aligned;
+
+  __device__ T operator()(int r, int l) const {
+    T sum = 0;
+    for (int s = 0; s < splits; ++s) sum += partial[s * stride + r * ld + l];
+    return sum;
+  }
+  __device__ void quad(int r, int l, int count, T (&values)[kQuad]) const {
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) values[i] = T(0);
+    for (int s = 0; s < splits; ++s) {
+      T term[kQuad];
+      load_run(partial + s * stride + r * ld + l, count, aligned, term);
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) values[i] += term[i];
+    }
+  }
+};
+
+// The last block of a tile to arrive adds up the partial products of all, and consumes the sum.
+template <class P, class Memory>
+__device__ __forceinline__ void finish_split(const P& p, Memory& shared, const Region& region) {
+  using T = std::decay_t<decltype(*p.partial)>;
+  __syncthreads();  // the block's part is written, and its tile was read
+  if (threadIdx.x == 0) {
+    __threadfence();  // what the block wrote comes before its ticket
+    shared.last = atomicInc(p.tickets + blockIdx.x, gridDim.y - 1) == gridDim.y - 1;
+    __threadfence();  // what others wrote is read after the ticket
+  }
+  __syncthreads();
+  const bool last = shared.last;
+  __syncthreads();  // `last` was read: the sum lies in the same memory
+  if (!last) return;
+  using Result = std::decay_t<decltype(shared.result)>;
+  const int64_t first = region.row * p.n + region.col;
+  const PartialSums<T> sums{p.partial + first, p.n, p.m * p.n, int(gridDim.y), partial_aligned(p.n, p.tile_cols)};
+  for_each_quad<T>(sums, region, StorePartial<T>{shared.result.value, Result::kLd, true});
+  __syncthreads();
+  p.epilogue.consume(shared.result, region);
+  using Epilogue = std::decay_t<decltype(p.epilogue)>;
+  if constexpr (kTakesRowSums<Epilogue>) {
+    if (!p.row_sums.out || region.col != 0 || int(threadIdx.x) >= region.rows) return;
+    double sum = 0;
+    for (unsigned s = 0; s < gridDim.y; ++s) sum += p.row_sums.partial[s * p.m + region.row + threadIdx.x];
+    p.epilogue.row_sum(region.row + threadIdx.x, T(sum));
+  }
 }
 
 // A tile of C by the whole block; grid (tiles of C, splits).
@@ -392,6 +457,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   if (sums_rows && row + threadIdx.x < p.m) {
     if (split)
       p.row_sums.partial[int64_t(blockIdx.y) * p.m + row + threadIdx.x] = row_sum;
+    else if constexpr (kTakesRowSums<Epilogue>)
+      p.epilogue.row_sum(row + threadIdx.x, T(row_sum));
     else
       p.row_sums.out[row + threadIdx.x] = narrow<S>(T(row_sum));
   }
@@ -408,32 +475,9 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   }
   T* const partial = p.partial + (int64_t(blockIdx.y) * p.m + row) * p.n + col;
   for_each_quad<T>(shared.result, region, StorePartial<T>{partial, p.n, partial_aligned(p.n, p.tile_cols)});
+  if constexpr (kFinishesSplits<Epilogue>)
+    if (p.tickets) finish_split(p, shared, region);
 }
-
-// The sum of partial products, in their order: the same bits whatever ran when.
-template <class T>
-struct PartialSums {
-  const T* partial;  // at the region's first element
-  int64_t ld, stride;
-  int splits;
-  bool aligned;
-
-  __device__ T operator()(int r, int l) const {
-    T sum = 0;
-    for (int s = 0; s < splits; ++s) sum += partial[s * stride + r * ld + l];
-    return sum;
-  }
-  __device__ void quad(int r, int l, int count, T (&values)[kQuad]) const {
-#pragma unroll
-    for (int i = 0; i < kQuad; ++i) values[i] = T(0);
-    for (int s = 0; s < splits; ++s) {
-      T term[kQuad];
-      load_run(partial + s * stride + r * ld + l, count, aligned, term);
-#pragma unroll
-      for (int i = 0; i < kQuad; ++i) values[i] += term[i];
-    }
-  }
-};
 
 constexpr int kReduceRows = 4, kReduceThreads = 128;
 
@@ -511,25 +555,29 @@ void launch_tiles(const Resources& run, P& p, int splits) {
   // columns that a tile cannot hold together meet in the reduction
   const bool reduced = splits > 1 || !stays_together;
   const int forced = reduced && splits < 2 ? 2 : splits;
+  using Epilogue = decltype(p.epilogue);
+  if (!kFinishesSplits<Epilogue> || !stays_together) p.tickets = nullptr;
   if (reduced) {
     p.partial = scratch<T>(run, size_t(forced) * size_t(p.m) * size_t(p.n));
     if (p.row_sums.out) p.row_sums.partial = scratch<double>(run, size_t(forced) * size_t(p.m));
   }
   const int64_t tiles = ceil_div(p.m, Tile::kRows) * std::max<int64_t>(1, ceil_div(p.n, p.tile_cols));
   using Memory = BlockMemory<kMath, Tile, kAlongA, kAlongB>;
-  launch(run, gemm_kernel<kMath, Tile, kAlongA, kAlongB, decltype(p.a), decltype(p.b), decltype(p.epilogue)>,
+  launch(run, gemm_kernel<kMath, Tile, kAlongA, kAlongB, decltype(p.a), decltype(p.b), Epilogue>,
          dim3(unsigned(tiles), unsigned(forced)), dim3(Tile::kThreads), sizeof(Memory), p);
-  if (!reduced) return;
-  const int region_cols = region_cols_of(granule);
-  launch(run, reduce_kernel<S, decltype(p.epilogue)>, region_grid(p.m, p.n, region_cols), dim3(kReduceThreads), 0,
-         p.partial, p.m, p.n, forced, region_cols, p.epilogue, p.row_sums);
+  if (!reduced || p.tickets) return;
+  if constexpr (!kNeverReduced<Epilogue>) {
+    const int region_cols = region_cols_of(granule);
+    launch(run, reduce_kernel<S, Epilogue>, region_grid(p.m, p.n, region_cols), dim3(kReduceThreads), 0, p.partial, p.m,
+           p.n, forced, region_cols, p.epilogue, p.row_sums);
+  }
 }
 
 template <Math kMath, class OperandA, class OperandB, class Epilogue>
 Product<kMath, OperandA, OperandB, Epilogue> product(int64_t m, int64_t n, int64_t k, const OperandA& a,
                                                      const OperandB& b, const Epilogue& epilogue,
                                                      Stored<kMath>* row_sums) {
-  return {m, n, k, a, b, epilogue, {row_sums, nullptr}, 0, 0, nullptr};
+  return {m, n, k, a, b, epilogue, {row_sums, nullptr}, 0, 0, nullptr, nullptr};
 }
 
 template <Math kMath, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
