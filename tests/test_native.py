@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
@@ -200,19 +201,35 @@ def test_time_ends_a_call(device):
     assert 1 <= len(session.run(1, 1 << 14, 0.05)) < 1 << 14
 
 
-# What docs/kernels.md states. Networks of any size have as many, but for splits of very wide maxout layers.
-LAUNCHES = {"snippet": 12}
+# What docs/kernels.md states, of fp32 on a GPU of 132 multiprocessors: the emulator's, and an H200's.
+LAUNCHES = [
+    ("snippet", [100, 128, 784], [784, 128, 1], 64, {}, 11),
+    ("snippet, simultaneous", [100, 128, 784], [784, 128, 1], 64, {"update": "simultaneous"}, 9),
+    ("snippet, k = 3", [100, 128, 784], [784, 128, 1], 64, {"k": 3}, 17),
+    ("ring", [2, 32, 32, 2], [2, 32, 32, 1], 64, {}, 17),
+]
 
 
-def test_launches_of_an_iteration(device):
-    """On the CPU backend an iteration has no launches."""
-    generator = MLP([100, 128, 784], output="tanh", device=device)
-    discriminator = MLP([784, 128, 1], device=device)
-    trainer = Trainer(generator, discriminator, torch.zeros(64, 784), batch_size=64, engine="native")
+@pytest.mark.parametrize(
+    ("generator", "discriminator", "batch", "options", "launches"), [pytest.param(*r[1:], id=r[0]) for r in LAUNCHES]
+)
+def test_launches_of_an_iteration(device, generator, discriminator, batch, options, launches):
+    simt = device.type == "cpu" and pygan.build_info()["simt"]
+    multiprocessors = (
+        int(os.environ.get("PYGAN_SIMT_MULTIPROCESSORS", 132))
+        if simt
+        else torch.cuda.get_device_properties(device).multi_processor_count
+        if device.type == "cuda"
+        else 0
+    )
+    if multiprocessors != 132:
+        pytest.skip("the numbers are those of 132 multiprocessors")
+    networks = ((generator, {"output": "tanh"}), (discriminator, {}))
+    data = torch.zeros(2 * batch, generator[-1], dtype=torch.uint8)
+    (trainer,) = trainers(device, networks, data, torch.float32, ("native",), batch_size=batch, **options)
     session = native.Session(trainer)
     session.run(0, 1, 10.0)
-    if session.launches or device.type == "cuda" or pygan.build_info()["simt"]:
-        assert session.launches == LAUNCHES["snippet"]
+    assert session.launches == launches
 
 
 def test_says_why_it_cannot(device):

@@ -353,14 +353,16 @@ class NativeEngine final : public Engine {
   // Weights and biases of the first layers.
   void update(const Resources& run, const Network& net, const BatchRows<S>& first, const Rows& rows,
               const double* rates, int layers) {
+    std::vector<LayerUpdate<S>> updates;
     for (int l = 0; l < layers; ++l) {
       const MlpLayer& layer = net.layer(l);
       const GradRows<S> g(net.grads(l, 0), net.winners(l, rows.begin), rows.count, layer.rows(), layer.pieces,
                           rows.count, 0);
-      const UpdateLayer<S> out = {updated(net, layer.weight, rates), updated(net, layer.bias, rates), layer.inputs};
-      with_math<S>(run,
-                   [&](auto math) { engine_update<math.value>(run, tickets_, g, input(net, l, first, rows), out); });
+      updates.push_back({g,
+                         input(net, l, first, rows),
+                         {updated(net, layer.weight, rates), updated(net, layer.bias, rates), layer.inputs}});
     }
+    with_math<S>(run, [&](auto math) { engine_update<math.value>(run, tickets_, updates); });
   }
 
   const Training training_;

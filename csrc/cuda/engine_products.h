@@ -1,6 +1,8 @@
 // The native engine's three products, instantiated once per kind of arithmetic: engine_<math>.cu.
 #pragma once
 
+#include <vector>
+
 #include "engine_epilogues.h"
 #include "engine_operands.h"
 
@@ -16,9 +18,16 @@ template <Math kMath, class S = Stored<kMath>>
 void engine_backward(const Resources& run, unsigned* tickets, const GradRows<S>& g, const Matrix& weight,
                      const StoreDerived<S>& out);
 
-// weight and bias updated by g^T . x and the sums of g
+// A layer's weight and bias, updated by g^T . x and the sums of g.
+template <class S>
+struct LayerUpdate {
+  GradRows<S> g;
+  BatchRows<S> x;
+  UpdateLayer<S> out;
+};
+
+// As few launches as there can be: none of the layers waits for another.
 template <Math kMath, class S = Stored<kMath>>
-void engine_update(const Resources& run, unsigned* tickets, const GradRows<S>& g, const BatchRows<S>& x,
-                   const UpdateLayer<S>& out);
+void engine_update(const Resources& run, unsigned* tickets, const std::vector<LayerUpdate<S>>& layers);
 
 }  // namespace pygan::cuda

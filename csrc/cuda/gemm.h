@@ -372,14 +372,20 @@ struct PartialSums {
   }
 };
 
+// Which of the parts of the inner dimension a block takes.
+struct Splits {
+  unsigned index, count;
+};
+
 // The last block of a tile to arrive adds up the partial products of all, and consumes the sum.
 template <class P, class Memory>
-__device__ __forceinline__ void finish_split(const P& p, Memory& shared, const Region& region) {
+__device__ __forceinline__ void finish_split(const P& p, int64_t tile, const Splits& splits, Memory& shared,
+                                             const Region& region) {
   using T = std::decay_t<decltype(*p.partial)>;
   __syncthreads();  // the block's part is written, and its tile was read
   if (threadIdx.x == 0) {
     __threadfence();  // what the block wrote comes before its ticket
-    shared.last = atomicInc(p.tickets + blockIdx.x, gridDim.y - 1) == gridDim.y - 1;
+    shared.last = atomicInc(p.tickets + tile, splits.count - 1) == splits.count - 1;
     __threadfence();  // what others wrote is read after the ticket
   }
   __syncthreads();
@@ -388,7 +394,7 @@ __device__ __forceinline__ void finish_split(const P& p, Memory& shared, const R
   if (!last) return;
   using Result = std::decay_t<decltype(shared.result)>;
   const int64_t first = region.row * p.n + region.col;
-  const PartialSums<T> sums{p.partial + first, p.n, p.m * p.n, int(gridDim.y), partial_aligned(p.n, p.tile_cols)};
+  const PartialSums<T> sums{p.partial + first, p.n, p.m * p.n, int(splits.count), partial_aligned(p.n, p.tile_cols)};
   for_each_quad<T>(sums, region, StorePartial<T>{shared.result.value, Result::kLd, true});
   __syncthreads();
   p.epilogue.consume(shared.result, region);
@@ -396,23 +402,22 @@ __device__ __forceinline__ void finish_split(const P& p, Memory& shared, const R
   if constexpr (kTakesRowSums<Epilogue>) {
     if (!p.row_sums.out || region.col != 0 || int(threadIdx.x) >= region.rows) return;
     double sum = 0;
-    for (unsigned s = 0; s < gridDim.y; ++s) sum += p.row_sums.partial[s * p.m + region.row + threadIdx.x];
+    for (unsigned s = 0; s < splits.count; ++s) sum += p.row_sums.partial[s * p.m + region.row + threadIdx.x];
     p.epilogue.row_sum(region.row + threadIdx.x, T(sum));
   }
 }
 
-// A tile of C by the whole block; grid (tiles of C, splits).
-template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    gemm_kernel(const Product<kMath, OperandA, OperandB, Epilogue> p) {
+// A tile of C by the whole block.
+template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class P>
+__device__ __forceinline__ void multiply_tile(const P& p, int64_t tile, const Splits& splits) {
   using S = Stored<kMath>;
   using T = Accumulated<kMath>;
   auto& shared = shared_storage<BlockMemory<kMath, Tile, kAlongA, kAlongB>>();
   constexpr int kStages = Tile::kStages;
 
   const int64_t across = p.n > 0 ? (p.n + p.tile_cols - 1) / p.tile_cols : 1;
-  const int64_t row = int64_t(blockIdx.x) / across * Tile::kRows, col = int64_t(blockIdx.x) % across * p.tile_cols;
-  const int64_t all = (p.k + kDepth<S> - 1) / kDepth<S>, first = int64_t(blockIdx.y) * p.slices_per_split;
+  const int64_t row = tile / across * Tile::kRows, col = tile % across * p.tile_cols;
+  const int64_t all = (p.k + kDepth<S> - 1) / kDepth<S>, first = int64_t(splits.index) * p.slices_per_split;
   const int slices = int(all - first < p.slices_per_split ? all - first : p.slices_per_split);
   const bool sums_rows = kAlongA == Along::outer && p.row_sums.out && col == 0 && threadIdx.x < Tile::kRows;
 
@@ -453,11 +458,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     }
   }
 
-  const bool split = gridDim.y > 1;
+  const bool split = splits.count > 1;
   if (sums_rows && row + threadIdx.x < p.m) {
     if (split)
-      p.row_sums.partial[int64_t(blockIdx.y) * p.m + row + threadIdx.x] = row_sum;
-    else if constexpr (kTakesRowSums<Epilogue>)
+      p.row_sums.partial[int64_t(splits.index) * p.m + row + threadIdx.x] = row_sum;
+    else if constexpr (kTakesRowSums<decltype(p.epilogue)>)
       p.epilogue.row_sum(row + threadIdx.x, T(row_sum));
     else
       p.row_sums.out[row + threadIdx.x] = narrow<S>(T(row_sum));
@@ -473,10 +478,17 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     p.epilogue.consume(shared.result, region);
     return;
   }
-  T* const partial = p.partial + (int64_t(blockIdx.y) * p.m + row) * p.n + col;
+  T* const partial = p.partial + (int64_t(splits.index) * p.m + row) * p.n + col;
   for_each_quad<T>(shared.result, region, StorePartial<T>{partial, p.n, partial_aligned(p.n, p.tile_cols)});
-  if constexpr (kFinishesSplits<Epilogue>)
-    if (p.tickets) finish_split(p, shared, region);
+  if constexpr (kFinishesSplits<decltype(p.epilogue)>)
+    if (p.tickets) finish_split(p, tile, splits, shared, region);
+}
+
+// Grid (tiles of C, splits).
+template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
+    gemm_kernel(const Product<kMath, OperandA, OperandB, Epilogue> p) {
+  multiply_tile<kMath, Tile, kAlongA, kAlongB>(p, int64_t(blockIdx.x), {blockIdx.y, gridDim.y});
 }
 
 constexpr int kReduceRows = 4, kReduceThreads = 128;
