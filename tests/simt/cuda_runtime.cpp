@@ -7,8 +7,11 @@
 #include <string>
 #include <vector>
 
+namespace simt {
+namespace {
+
 // The kernels of a graph, their parameters as they were when captured.
-struct CUgraph_st {
+struct Graph {
   struct Node {
     cudaLaunchConfig_t config;
     void (*run)(const void* parameters);
@@ -25,10 +28,7 @@ struct CUgraph_st {
   }
 };
 
-namespace simt {
-namespace {
-
-thread_local cudaGraph_t captured;
+thread_local Graph* captured;
 thread_local cudaStream_t captured_stream;
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local std::string last_report;
@@ -266,23 +266,23 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || simt::captured)
     return simt::record(cudaErrorInvalidValue, "invalid argument: the default stream, or a capture within a capture");
-  simt::captured = new CUgraph_st;
+  simt::captured = new simt::Graph;
   simt::captured_stream = stream;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
-  *graph = std::exchange(simt::captured, nullptr);
+  *graph = reinterpret_cast<cudaGraph_t>(std::exchange(simt::captured, nullptr));
   return cudaSuccess;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
-  *exec = new CUgraph_st(*graph);
+  *exec = reinterpret_cast<cudaGraphExec_t>(new simt::Graph(*reinterpret_cast<simt::Graph*>(graph)));
   return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
-  for (const CUgraph_st::Node& node : exec->nodes) {
+  for (const simt::Graph::Node& node : reinterpret_cast<const simt::Graph*>(exec)->nodes) {
     const cudaLaunchConfig_t& config = node.config;
     const std::string failure = simt::launch(config.gridDim, config.blockDim, config.dynamicSmemBytes,
                                              {node.run, node.parameters.data(), node.bytes});
@@ -292,7 +292,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-  delete graph;
+  delete reinterpret_cast<simt::Graph*>(graph);
   return cudaSuccess;
 }
 

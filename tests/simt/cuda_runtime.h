@@ -24,6 +24,10 @@
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __shared__ _Pragma("GCC error \"take pygan::cuda::shared_storage in place of __shared__\"")
 
+// what others may hold pointers to
+struct CUstream_st;
+struct CUgraph_st;
+
 #pragma GCC visibility push(hidden)
 
 // The indices. Constant references fold to the address.
@@ -160,7 +164,7 @@ enum cudaFuncAttribute {
   cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
   cudaFuncAttributePreferredSharedMemoryCarveout = 9,
 };
-using cudaStream_t = struct CUstream_st*;
+using cudaStream_t = CUstream_st*;
 struct cudaLaunchAttribute;
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -185,8 +189,8 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 
 // Graphs hold kernels alone. The one stream that is captured is that which this thread began with.
-using cudaGraph_t = struct CUgraph_st*;
-using cudaGraphExec_t = struct CUgraph_st*;
+using cudaGraph_t = CUgraph_st*;
+using cudaGraphExec_t = CUgraph_st*;
 enum cudaStreamCaptureMode {
   cudaStreamCaptureModeGlobal,
   cudaStreamCaptureModeThreadLocal,
