@@ -115,6 +115,18 @@ def test_curves_of_float32_stay_together(device, update, rule):
     np.testing.assert_allclose(left, right, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_curves_of_half_types_stay_together(device, dtype, monkeypatch):
+    if device.type == "cpu" and not pygan.build_info()["simt"]:
+        pytest.skip("the CPU's engine trains float32 and float64 networks")
+    monkeypatch.setattr(native, "_DTYPES", {})
+    optimizer = Momentum(lr=0.05)
+    for networks, update in (("all", "alternating"), ("plain", "simultaneous")):
+        one, other = trainers(device, dtype=dtype, networks=networks, optimizer=optimizer, update=update, data="uint8")
+        left, right = rows(one.run(10)), rows(other.run(10))
+        np.testing.assert_allclose(left, right, rtol=0.05, atol=0.02)
+
+
 # More than a tile each way, a split product, rows that are no multiple of anything.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ class NativeEngine final : public Engine {
       one_.clear();
       several_.clear();
       tf32_ = run.allow_tf32;
+      ready_ = false;  // other products may ask for more memory
       const cudaStream_t stream = static_cast<cudaStream_t>(run.stream);
       check(cudaMemsetAsync(tickets_, 0, size_t(ticket_count_) * sizeof *tickets_, stream), "cudaMemsetAsync");
     }
