@@ -83,6 +83,11 @@ class Session:
         """
         return self._session.run(first, count, seconds)
 
+    @property
+    def launches(self) -> int:
+        """Kernels in the iteration that was queued last; 0 where the engine is no GPU's."""
+        return self._session.launches
+
 
 def _describe(mlp: MLP, optimizer: Optimizer) -> dict:
     flat, rule = mlp.flat_parameters(), optimizer.rule

@@ -130,6 +130,7 @@ class Trainer:
         self._d = Optimizer(self.config.optimizer[1], discriminator.parameters())
         foreign = not (isinstance(generator, MLP) and isinstance(discriminator, MLP))
         self.torch_randomness = TorchRandomness(self.config.seed, self.device) if foreign else None
+        self.engine  # noqa: B018  the native one is refused here, not when training begins
 
     @property
     def engine(self) -> str:

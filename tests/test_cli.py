@@ -339,7 +339,7 @@ BAD = {
     "data": (["train", "--data", "mnits"], 2, "mnist"),
     "missing file": (["train", "--data", "nowhere.npy"], 1, "nowhere.npy"),
     "update": (["train", "--update", "alternate"], 2, "did you mean 'alternating'"),
-    "engine": (["train", "--engine", "native"], 2, "not part of this version"),
+    "engine": (["train", "--engine", "naive"], 2, "did you mean 'native'"),
     "device": (["train", "--device", "tpu"], 2, "device must be cpu, cuda or cuda:N"),
     "no such device": (["train", "--device", "meta"], 2, "device must be cpu, cuda or cuda:N, got 'meta'"),
     "no data": (["train", "--data", ""], 2, "data must be a name or the path of a file, got ''"),

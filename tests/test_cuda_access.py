@@ -16,7 +16,8 @@ from simt_builds import ACCESS_CHECKS, EMULATOR, HOOKS, SANITIZE, SIMT, Builder
 CSRC = SIMT.parent.parent / "csrc"
 MATHS = ["tf32", "bf16", "fp32"]
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in (*(f"layer_{math}" for math in MATHS), "dropout", "noise")]
-KERNELS += [CSRC / "cuda" / f"{name}.cu" for name in ("optimizer", "gan_loss", "small_mlp")]
+KERNELS += [CSRC / "cuda" / f"{name}.cu" for name in ("optimizer", "gan_loss", "small_mlp", "engine", "engine_head")]
+KERNELS += [CSRC / "cuda" / f"engine_{name}.cu" for name in ("prepare", "fp32", "tf32", "bf16", "f16", "fp64")]
 DRIVER = SIMT / "kernels.cpp"
 
 ELEMENT_BYTES = {"tf32": 4, "fp32": 4, "bf16": 2}
@@ -84,6 +85,8 @@ ODD_LAYERS = [
         f"grad_w {math} 0 3 5 relu",
     )
 ]
+# On 132 multiprocessors the discriminator's first product is split and its blocks finish it.
+ENGINES = ["engine f32 alternating 40 0.3", "engine f32 simultaneous 33 0"]
 ODD_ELEMENTS = [f"{op} {dtype} {n}" for op in OPS for dtype in ("f32", "bf16") for n in (1, 1021)]
 ODD_MLPS = [
     f"{op} {dtype} {rows} {width}"
@@ -251,6 +254,16 @@ def test_no_race_at_odd_shapes(hooked, seed):
     assert faults(run_cases(hooked, ODD_LAYERS + ODD_ELEMENTS, 132, seed)) == []
     for multiprocessors in (1, 132):
         assert faults(run_cases(hooked, ODD_MLPS, multiprocessors, seed)) == []
+
+
+@pytest.mark.parametrize("multiprocessors", [132, 8])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_in_iterations(hooked, seed, multiprocessors):
+    assert faults(run_cases(hooked, ENGINES, multiprocessors, seed)) == []
+
+
+def test_sanitizers_in_iterations(sanitized):
+    assert faults(run_cases(sanitized, ENGINES, 132)) == []
 
 
 @pytest.mark.parametrize("tile", TILES)

@@ -329,10 +329,10 @@ def test_statistics_take_room_as_they_come(monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         make().run(10**13, stop)
-    whole = make().run(30)
+    whole = make(engine="composed").run(30)
     monkeypatch.setattr("pygan.history._UNFETCHED", 4)
     calls = []
-    history = make().run(30, lambda trainer, news: calls.append(news))
+    history = make(engine="composed").run(30, lambda trainer, news: calls.append(news))
     assert [len(news) for news in calls] == [4] * 7 + [2]
     assert [news.first for news in calls] == list(range(0, 30, 4))
     assert np.array_equal(history.d_loss, whole.d_loss)

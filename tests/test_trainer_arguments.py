@@ -43,7 +43,10 @@ BAD = [
     ({"generator_loss": "minmax"}, "generator_loss must be .* did you mean 'minimax'"),
     ({"noise": "gaussian"}, "noise must be one of normal, uniform, got 'gaussian'"),
     ({"engine": "naive"}, "engine must be .* did you mean 'native'"),
-    ({"engine": "native"}, 'engine "native" is not part of this version'),
+    (
+        {"engine": "native", "generator": nn.Linear(4, 6)},
+        "engine must be composed or auto here: (the generator is a Linear, not|this build has no native engine)",
+    ),
     ({"device": "gpu"}, "device must be cpu, cuda or cuda:N, got 'gpu'"),
     ({"device": "cuda:99"}, "device cuda:99 is not there"),
     *(

@@ -1,7 +1,6 @@
 // Update rules, one parameter at a time.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "host_device.h"
@@ -58,13 +57,14 @@ PYGAN_HD Adam<T> rule_of(const AdamUpdate& op) {
 }
 
 // The schedules of pygan/optim.py: updates count from 0, epochs from 1.
-inline double lr_at(const MomentumRule& rule, int64_t update) {
-  return std::max(rule.lr * std::pow(rule.lr_decay, -double(update)), rule.lr_floor);
+PYGAN_HD double lr_at(const MomentumRule& rule, int64_t update) {
+  const double lr = rule.lr * std::pow(rule.lr_decay, -double(update));
+  return lr < rule.lr_floor ? rule.lr_floor : lr;
 }
 
-inline double momentum_at(const MomentumRule& rule, int64_t epoch) {
+PYGAN_HD double momentum_at(const MomentumRule& rule, int64_t epoch) {
   const double along = double(epoch - rule.first_epoch) / double(rule.last_epoch - rule.first_epoch);
-  const double share = std::min(std::max(along, 0.0), 1.0);
+  const double share = along < 0 ? 0 : along > 1 ? 1 : along;
   return rule.momentum * (1 - share) + rule.final_momentum * share;
 }
 

@@ -4,6 +4,7 @@
 // the random numbers and their streams are those of pygan/trainer.py, which composes the same iteration of ops.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -65,6 +66,9 @@ struct Training {
   double smoothing;
   NoiseKind noise;
   uint64_t seed;
+  // CUDA: device memory that lives as long as the engine, aligned to 256 bytes.
+  void* (*memory)(void* owner, size_t bytes) = nullptr;
+  void* owner = nullptr;
 };
 
 // The streams of a run's random numbers: the table of pygan/random.py.
@@ -84,6 +88,9 @@ class Engine {
   // Runs iterations first, first + 1, ... until `count` are done, `seconds` have passed, or one leaves a statistic
   // that is not finite, which is then the last. Writes kStatistics numbers of each; returns how many were run.
   virtual int64_t run(int64_t first, int64_t count, double seconds, double* statistics, const Resources& run) = 0;
+
+  // CUDA: kernels of the last iteration that was queued, or 0.
+  virtual int64_t launches() const { return 0; }
 };
 
 }  // namespace pygan

@@ -21,7 +21,8 @@ const Backend& backend() {
                                     linear_act_grad,
                                     maxout_grad,
                                     small_mlp_forward,
-                                    small_mlp_backward};
+                                    small_mlp_backward,
+                                    make_engine};
   return table;
 }
 

@@ -26,5 +26,6 @@ void linear_act_grad(const LinearActBackward& op, void* g);
 void maxout_grad(const MaxoutBackward& op, void* g);
 void small_mlp_forward(const SmallMlpForward& op);
 void small_mlp_backward(const SmallMlpBackward& op);
+Engine* make_engine(const Training& training);
 
 }  // namespace pygan::cuda

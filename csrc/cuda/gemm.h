@@ -11,6 +11,7 @@
 #include "math.h"
 #include "operands.h"
 #include "ptx.h"
+#include "splits.h"
 #include "tiles.h"
 
 namespace pygan::cuda {
@@ -300,6 +301,7 @@ union BlockMemory {
     Slice<S, Tile::kCols, kAlongB> b;
   } ring[Tile::kStages];
   ResultTile<Accumulated<kMath>, Tile::kRows, Tile::kCols> result;
+  bool last;  // of the blocks that share a tile, to arrive
 };
 
 // The sums of A over the inner dimension: a bias gradient, in the same pass over the output gradient.
@@ -319,36 +321,20 @@ struct Product {
   int tile_cols;                // of C that a block finishes
   int slices_per_split;         // the last split may have fewer
   Accumulated<kMath>* partial;  // (splits, m, n) where the product is split
+  unsigned* tickets;            // zeros, one a tile: the last block to arrive finishes it; null: a second launch does
 };
 
-template <class T>
-struct StorePartial {
-  T* out;  // at the region's first element
-  int64_t ld;
-  bool aligned;
-
-  __device__ void operator()(int r, int l, int count, T (&values)[kQuad]) const {
-    store_run(values, count, aligned, out + r * ld + l);
-  }
-};
-
-// Whether all quads of a product's regions begin at multiples of kQuad in memory.
-__device__ __forceinline__ bool partial_aligned(int64_t n, int region_cols) {
-  return n % kQuad == 0 && region_cols % kQuad == 0;
-}
-
-// A tile of C by the whole block; grid (tiles of C, splits).
-template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    gemm_kernel(const Product<kMath, OperandA, OperandB, Epilogue> p) {
+// A tile of C by the whole block.
+template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class P>
+__device__ __forceinline__ void multiply_tile(const P& p, int64_t tile, const Splits& splits) {
   using S = Stored<kMath>;
   using T = Accumulated<kMath>;
   auto& shared = shared_storage<BlockMemory<kMath, Tile, kAlongA, kAlongB>>();
   constexpr int kStages = Tile::kStages;
 
   const int64_t across = p.n > 0 ? (p.n + p.tile_cols - 1) / p.tile_cols : 1;
-  const int64_t row = int64_t(blockIdx.x) / across * Tile::kRows, col = int64_t(blockIdx.x) % across * p.tile_cols;
-  const int64_t all = (p.k + kDepth<S> - 1) / kDepth<S>, first = int64_t(blockIdx.y) * p.slices_per_split;
+  const int64_t row = tile / across * Tile::kRows, col = tile % across * p.tile_cols;
+  const int64_t all = (p.k + kDepth<S> - 1) / kDepth<S>, first = int64_t(splits.index) * p.slices_per_split;
   const int slices = int(all - first < p.slices_per_split ? all - first : p.slices_per_split);
   const bool sums_rows = kAlongA == Along::outer && p.row_sums.out && col == 0 && threadIdx.x < Tile::kRows;
 
@@ -389,10 +375,12 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     }
   }
 
-  const bool split = gridDim.y > 1;
+  const bool split = splits.count > 1;
   if (sums_rows && row + threadIdx.x < p.m) {
     if (split)
-      p.row_sums.partial[int64_t(blockIdx.y) * p.m + row + threadIdx.x] = row_sum;
+      p.row_sums.partial[int64_t(splits.index) * p.m + row + threadIdx.x] = row_sum;
+    else if constexpr (kTakesRowSums<decltype(p.epilogue)>)
+      p.epilogue.row_sum(row + threadIdx.x, T(row_sum));
     else
       p.row_sums.out[row + threadIdx.x] = narrow<S>(T(row_sum));
   }
@@ -407,35 +395,18 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     p.epilogue.consume(shared.result, region);
     return;
   }
-  T* const partial = p.partial + (int64_t(blockIdx.y) * p.m + row) * p.n + col;
+  T* const partial = p.partial + (int64_t(splits.index) * p.m + row) * p.n + col;
   for_each_quad<T>(shared.result, region, StorePartial<T>{partial, p.n, partial_aligned(p.n, p.tile_cols)});
+  if constexpr (kFinishesSplits<decltype(p.epilogue)>)
+    if (p.tickets) finish_split(p, tile, splits, shared, region);
 }
 
-// The sum of partial products, in their order: the same bits whatever ran when.
-template <class T>
-struct PartialSums {
-  const T* partial;  // at the region's first element
-  int64_t ld, stride;
-  int splits;
-  bool aligned;
-
-  __device__ T operator()(int r, int l) const {
-    T sum = 0;
-    for (int s = 0; s < splits; ++s) sum += partial[s * stride + r * ld + l];
-    return sum;
-  }
-  __device__ Staged<T> staged(int cols) const { return {&shared_storage<T>(), cols}; }
-  __device__ void quad(int r, int l, int count, T (&values)[kQuad]) const {
-#pragma unroll
-    for (int i = 0; i < kQuad; ++i) values[i] = T(0);
-    for (int s = 0; s < splits; ++s) {
-      T term[kQuad];
-      load_run(partial + s * stride + r * ld + l, count, aligned, term);
-#pragma unroll
-      for (int i = 0; i < kQuad; ++i) values[i] += term[i];
-    }
-  }
-};
+// Grid (tiles of C, splits).
+template <Math kMath, class Tile, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
+    gemm_kernel(const Product<kMath, OperandA, OperandB, Epilogue> p) {
+  multiply_tile<kMath, Tile, kAlongA, kAlongB>(p, int64_t(blockIdx.x), {blockIdx.y, gridDim.y});
+}
 
 constexpr int kReduceRows = 4, kReduceThreads = 128;
 
@@ -522,25 +493,29 @@ void launch_tiles(const Resources& run, P& p, int splits) {
   // columns that a tile cannot hold together meet in the reduction
   const bool reduced = splits > 1 || !stays_together;
   const int forced = reduced && splits < 2 ? 2 : splits;
+  using Epilogue = decltype(p.epilogue);
+  if (!kFinishesSplits<Epilogue> || !stays_together) p.tickets = nullptr;
   if (reduced) {
     p.partial = scratch<T>(run, size_t(forced) * size_t(p.m) * size_t(p.n));
     if (p.row_sums.out) p.row_sums.partial = scratch<double>(run, size_t(forced) * size_t(p.m));
   }
   const int64_t tiles = ceil_div(p.m, Tile::kRows) * std::max<int64_t>(1, ceil_div(p.n, p.tile_cols));
   using Memory = BlockMemory<kMath, Tile, kAlongA, kAlongB>;
-  launch(run, gemm_kernel<kMath, Tile, kAlongA, kAlongB, decltype(p.a), decltype(p.b), decltype(p.epilogue)>,
+  launch(run, gemm_kernel<kMath, Tile, kAlongA, kAlongB, decltype(p.a), decltype(p.b), Epilogue>,
          dim3(unsigned(tiles), unsigned(forced)), dim3(Tile::kThreads), sizeof(Memory), p);
-  if (!reduced) return;
-  const int region_cols = region_cols_of(granule);
-  launch(run, reduce_kernel<S, decltype(p.epilogue)>, region_grid(p.m, p.n, region_cols), dim3(kReduceThreads),
-         region_bytes<T>(region_cols), p.partial, p.m, p.n, forced, region_cols, p.epilogue, p.row_sums);
+  if (!reduced || p.tickets) return;
+  if constexpr (!kNeverReduced<Epilogue>) {
+    const int region_cols = region_cols_of(granule);
+    launch(run, reduce_kernel<S, Epilogue>, region_grid(p.m, p.n, region_cols), dim3(kReduceThreads),
+           region_bytes<T>(region_cols), p.partial, p.m, p.n, forced, region_cols, p.epilogue, p.row_sums);
+  }
 }
 
 template <Math kMath, class OperandA, class OperandB, class Epilogue>
 Product<kMath, OperandA, OperandB, Epilogue> product(int64_t m, int64_t n, int64_t k, const OperandA& a,
                                                      const OperandB& b, const Epilogue& epilogue,
                                                      Stored<kMath>* row_sums) {
-  return {m, n, k, a, b, epilogue, {row_sums, nullptr}, 0, 0, nullptr};
+  return {m, n, k, a, b, epilogue, {row_sums, nullptr}, 0, 0, nullptr, nullptr};
 }
 
 template <Math kMath, Along kAlongA, Along kAlongB, class OperandA, class OperandB, class Epilogue>

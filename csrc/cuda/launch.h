@@ -47,6 +47,12 @@ T* scratch(const Resources& run, size_t count) {
   return static_cast<T*>(run.scratch(run.owner, count * sizeof(T)));
 }
 
+// Kernels that this thread has queued.
+inline int64_t& launched() {
+  static thread_local int64_t count = 0;
+  return count;
+}
+
 // Queues the kernel on the op's stream, with `shared_bytes` of dynamic shared memory a block.
 template <class... Parameters, class... Arguments>
 void launch(const Resources& run, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -60,6 +66,7 @@ void launch(const Resources& run, void (*kernel)(Parameters...), dim3 grid, dim3
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(run.stream);
+  ++launched();
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "kernel launch");
 }
 

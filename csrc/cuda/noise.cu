@@ -2,20 +2,10 @@
 #include "../core/philox.h"
 #include "backend.h"
 #include "elements.h"
+#include "noise_block.h"
 
 namespace pygan::cuda {
 namespace {
-
-__device__ __forceinline__ void noise_of_block(NoiseKind kind, const PhiloxBlock& block, float* values) {
-  if (kind == NoiseKind::uniform) {
-#pragma unroll
-    for (int word = 0; word < 4; ++word) values[word] = uniform_from_word(block.word[word]);
-  } else {
-#pragma unroll
-    for (int word = 0; word < 4; word += 2)
-      normal_from_words(block.word[word], block.word[word + 1], values + word, values + word + 1);
-  }
-}
 
 template <class S>
 __global__ void __launch_bounds__(kThreads)

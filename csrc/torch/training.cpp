@@ -1,6 +1,7 @@
 // A backend's native engine, which trains in place what it is given; pygan/native.py describes and checks it.
 #include "../core/training.h"
 
+#include <ATen/ops/empty.h>
 #include <pybind11/numpy.h>
 #include <torch/csrc/autograd/python_variable.h>
 
@@ -53,6 +54,8 @@ class Session {
     training.smoothing = item<double>(from, "smoothing");
     training.noise = item<bool>(from, "uniform_noise") ? NoiseKind::uniform : NoiseKind::normal;
     training.seed = uint64_t(item<int64_t>(from, "seed"));
+    training.memory = memory;
+    training.owner = this;
     const Run run(device_);
     engine_.reset(run->make_engine(training));
   }
@@ -69,7 +72,18 @@ class Session {
     return py::array_t<double>({py::ssize_t(done), py::ssize_t(kStatistics)}, statistics.data());
   }
 
+  int64_t launches() const { return engine_->launches(); }
+
  private:
+  static void* memory(void* self, size_t bytes) {
+    Session& session = *static_cast<Session*>(self);
+    constexpr size_t kAlignment = 256;
+    const auto options = at::TensorOptions().dtype(at::kByte).device(session.device_);
+    session.tensors_.push_back(at::empty({int64_t(bytes + kAlignment)}, options));
+    const auto address = reinterpret_cast<uintptr_t>(session.tensors_.back().mutable_data_ptr());
+    return reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
+  }
+
   const Tensor& kept(py::handle object) {
     tensors_.push_back(tensor(object));
     return tensors_.back();
@@ -112,7 +126,8 @@ class Session {
 void define_training(py::module_& m) {
   py::class_<Session>(m, "Session", "A native engine on the networks, state and data of one run.")
       .def(py::init<const py::dict&>())
-      .def("run", &Session::run, py::arg("first"), py::arg("count"), py::arg("seconds"));
+      .def("run", &Session::run, py::arg("first"), py::arg("count"), py::arg("seconds"))
+      .def_property_readonly("launches", &Session::launches);
   m.def(
       "has_engine",
       [](const std::string& device) {

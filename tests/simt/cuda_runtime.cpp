@@ -1,13 +1,35 @@
 #include "cuda_runtime.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace simt {
 namespace {
 
+// The kernels of a graph, their parameters as they were when captured.
+struct Graph {
+  struct Node {
+    cudaLaunchConfig_t config;
+    void (*run)(const void* parameters);
+    std::vector<std::max_align_t> parameters;
+    size_t bytes;
+  };
+  std::vector<Node> nodes;
+
+  void add(const cudaLaunchConfig_t& config, const simt::Kernel& kernel) {
+    Node node{config, kernel.run, {}, kernel.parameter_bytes};
+    node.parameters.resize((kernel.parameter_bytes + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));
+    std::memcpy(node.parameters.data(), kernel.parameters, kernel.parameter_bytes);
+    nodes.push_back(std::move(node));
+  }
+};
+
+thread_local Graph* captured;
+thread_local cudaStream_t captured_stream;
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local std::string last_report;
 
@@ -139,6 +161,10 @@ cudaError_t launch_kernel(const cudaLaunchConfig_t& config, const void* function
     return record(cudaErrorInvalidValue, "invalid argument: " + std::to_string(config.dynamicSmemBytes) +
                                              " bytes of shared memory without cudaFuncSetAttribute");
   if (config.numAttrs != 0) return record(cudaErrorInvalidValue, "launch attributes are not emulated");
+  if (captured && config.stream == captured_stream) {
+    captured->add(config, kernel);
+    return cudaSuccess;
+  }
   const std::string failure = launch(config.gridDim, config.blockDim, config.dynamicSmemBytes, kernel);
   return failure.empty() ? cudaSuccess : record(cudaErrorLaunchFailure, failure);
 }
@@ -226,3 +252,48 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = reinterpret_cast<cudaStream_t>(new char);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete reinterpret_cast<char*>(stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream == nullptr || simt::captured)
+    return simt::record(cudaErrorInvalidValue, "invalid argument: the default stream, or a capture within a capture");
+  simt::captured = new simt::Graph;
+  simt::captured_stream = stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = reinterpret_cast<cudaGraph_t>(std::exchange(simt::captured, nullptr));
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = reinterpret_cast<cudaGraphExec_t>(new simt::Graph(*reinterpret_cast<simt::Graph*>(graph)));
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  for (const simt::Graph::Node& node : reinterpret_cast<const simt::Graph*>(exec)->nodes) {
+    const cudaLaunchConfig_t& config = node.config;
+    const std::string failure = simt::launch(config.gridDim, config.blockDim, config.dynamicSmemBytes,
+                                             {node.run, node.parameters.data(), node.bytes});
+    if (!failure.empty()) return simt::record(cudaErrorLaunchFailure, failure);
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete reinterpret_cast<simt::Graph*>(graph);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }

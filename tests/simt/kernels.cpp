@@ -5,6 +5,7 @@
 //                                               maxout whose product is there; variants are in Layer
 //   <op> <dtype> <n>                            elementwise: accesses alone are looked at
 //   <op> <dtype> <rows> <width>                 an MLP of three layers in one launch: accesses alone
+//   engine <dtype> <update> <m> <dropout>       iterations of the native engine: likewise, and that they are finite
 
 #include <algorithm>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include <sstream>
 
 #include "../../csrc/core/philox.h"
+#include "../../csrc/core/training.h"
 #include "../../csrc/cuda/backend.h"
 #include "../../csrc/cuda/layer.h"
 #include "cases/cases.h"
@@ -244,6 +246,60 @@ void run_mlp(const std::string& op, DType dtype, int64_t rows, int width) {
   small_mlp_backward(backward);
 }
 
+// A generator of a linear layer and one more, a discriminator of maxout, linear and head; all of one dropout.
+void run_engine(DType dtype, std::istream& rest) {
+  std::string update;
+  int64_t m;
+  double p;
+  rest >> update >> m >> p;
+  constexpr int64_t kDim = 516, kCount = 50;
+  const auto network = [&](std::vector<MlpLayer> layers, bool adam) {
+    Mlp mlp{};
+    for (MlpLayer& layer : layers) {
+      layer.dropout = p;
+      layer.weight = mlp.size;
+      layer.bias = mlp.size + layer.weights();
+      mlp.size += layer.weights() + layer.rows();
+    }
+    mlp.layers = layers;
+    mlp.adam = adam;
+    mlp.adam_rule = {1e-3, 0.5, 0.9, 1e-8};
+    mlp.momentum_rule = {0.01, 1.1, 1e-3, 0.5, 0.7, 1, 2, 0.5};
+    const auto values = [&](float value) -> void* {
+      const std::vector<float> numbers(size_t(mlp.size), value);
+      return scratches.emplace_back(std::make_unique<DeviceArray<char>>(numbers.size() * sizeof(float)))->data();
+    };
+    for (void** flat : {&mlp.params, &mlp.state1, &mlp.state2}) {
+      *flat = values(0);
+      for (int64_t i = 0; i < mlp.size; ++i)
+        static_cast<float*>(*flat)[i] = flat == &mlp.params ? float(i % 17) / 64 - 0.125f : 0.0f;
+    }
+    return mlp;
+  };
+  const DeviceArray<uint8_t> data(std::vector<uint8_t>(size_t(kCount * kDim), 77));
+  Training training{};
+  training.dtype = dtype;
+  training.generator =
+      network({{20, 36, 1, Activation::relu, 0, 0, 0}, {36, kDim, 1, Activation::tanh, 0, 0, 0}}, true);
+  training.discriminator = network({{kDim, 9, 3, Activation::identity, 0, 0, 0},
+                                    {9, 40, 1, Activation::leaky_relu, 0, 0, 0},
+                                    {40, 1, 1, Activation::identity, 0, 0, 0}},
+                                   false);
+  training.data = {data.data(), true, kCount, kDim, -1, 2.0 / 255};
+  training.batch = m;
+  training.k = 1;
+  training.simultaneous = update == "simultaneous";
+  training.generator_term = GanTerm::non_saturating;
+  training.memory = [](void*, size_t bytes) -> void* {
+    return scratches.emplace_back(std::make_unique<DeviceArray<char>>(bytes))->data();
+  };
+  const std::unique_ptr<Engine> engine(make_engine(training));
+  constexpr int64_t kIterations = 2;
+  std::vector<double> statistics(kIterations * kStatistics);
+  const int64_t done = engine->run(0, kIterations, 1e9, statistics.data(), resources());
+  if (done != kIterations) throw std::runtime_error("stopped after " + std::to_string(done) + " iterations");
+}
+
 void run_case(const std::string& line) {
   std::istringstream words(line);
   std::string what, arithmetic;
@@ -253,6 +309,7 @@ void run_case(const std::string& line) {
     if (arithmetic == "bf16") return run_layer<Math::bf16>(what, words);
     return run_layer<Math::fp32>(what, words);
   }
+  if (what == "engine") return run_engine(DType::f32, words);
   int64_t n;
   words >> n;
   int width;
