@@ -22,6 +22,11 @@ const Backend table = {
     adam_update,
     noise,
     minibatch_indices,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+    make_engine,
 };
 
 }  // namespace pygan::cpu::PYGAN_ISA

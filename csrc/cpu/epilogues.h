@@ -68,11 +68,91 @@ class StoreDropped : public Epilogue<Compute<S>> {
   DropoutMask<T> mask_;
 };
 
+// y = act(product + bias)
+template <class S>
+class BiasActivation : public Epilogue<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  // bias: padded to whole tiles, or null.
+  BiasActivation(const T* bias, Activation activation, double slope, void* y, int64_t ld)
+      : bias_(bias), y_(static_cast<S*>(y)), ld_(ld), activation_(activation), slope_(T(slope)) {}
+
+  void tile(T* c, int64_t i, int rows, int64_t j, int cols, int) override {
+    for_activation(activation_, Apply{c, bias_ ? bias_ + j : nullptr, rows, slope_});
+    store_tile(c, rows, cols, y_ + i * ld_ + j, ld_);
+  }
+
+ private:
+  struct Apply {
+    T* c;
+    const T* bias;
+    int rows;
+    T slope;
+
+    template <Activation A>
+    void operator()(ActivationTag<A>) const {
+      for (int r = 0; r < rows; ++r) {
+        T* row = c + r * kTileCols<T>;
+        if (bias)
+#pragma omp simd
+          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l] + bias[l], slope);
+        else
+#pragma omp simd
+          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l], slope);
+      }
+    }
+  };
+
+  const T* bias_;
+  S* y_;
+  int64_t ld_;
+  Activation activation_;
+  T slope_;
+};
+
+// The largest of the pieces, and which it was.
+template <class S>
+class MaxOverPieces : public Epilogue<Compute<S>> {
+  using T = Compute<S>;
+
+ public:
+  // best is (m, units): y itself where T is S.
+  MaxOverPieces(const T* bias, T* best, void* y, uint8_t* argmax, int64_t units, int pieces)
+      : bias_(bias), best_(best), y_(static_cast<S*>(y)), argmax_(argmax), units_(units), pieces_(pieces) {}
+
+  void tile(T* c, int64_t i, int rows, int64_t j, int cols, int piece) override {
+    for (int r = 0; r < rows; ++r) {
+      const T* row = c + r * kTileCols<T>;
+      T* best = best_ + (i + r) * units_ + j;
+      uint8_t* winner = argmax_ + (i + r) * units_ + j;
+#pragma omp simd
+      for (int l = 0; l < cols; ++l) {
+        const T value = bias_ ? row[l] + bias_[(j + l) * pieces_ + piece] : row[l];
+        // NaN wins and stays, the first of equals wins: as torch.max
+        const bool better = piece == 0 || value > best[l] || (value != value && best[l] == best[l]);
+        best[l] = better ? value : best[l];
+        winner[l] = better ? uint8_t(piece) : winner[l];
+      }
+      if constexpr (!std::is_same_v<S, T>)
+        if (piece == pieces_ - 1) store_row(best, cols, y_ + (i + r) * units_ + j);
+    }
+  }
+
+ private:
+  const T* bias_;
+  T* best_;
+  S* y_;
+  uint8_t* argmax_;
+  int64_t units_;
+  int pieces_;
+};
+
 // Calls f with the layer's input as an operand, dropped out where the layer drops.
 template <class S, class F>
 void with_input(const Matrix& x, const Dropout& dropout, bool inner_is_col, const F& f) {
   if (dropout.p > 0)
-    f(Dropped<S>(x, dropout, inner_is_col));
+    f(Dropped<Compute<S>>(Dense<S>(x, inner_is_col), RowMasks<Compute<S>>(dropout, x.rows, x.cols)));
   else
     f(dense<S>(x, inner_is_col));
 }

@@ -173,7 +173,7 @@ void pack_panel(const Operand<T>& operand, int64_t outer, int count, int width, 
   for (int64_t k = 0; k < kc; k += kPackCols) {
     const int cols = int(std::min<int64_t>(kPackCols, kc - k));
     int64_t ld = kPackCols;
-    const T* source = operand.in_place(outer, inner + k, &ld);
+    const T* source = operand.in_place(outer, count, inner + k, &ld);
     if (!source) {
       operand.block(outer, count, inner + k, cols, buffer, kPackCols);
       source = buffer;

@@ -27,9 +27,9 @@ class Operand {
   // Writes rows [row, row + rows) x cols [col, col + cols) of the matrix to out, leading dimension ld.
   virtual void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const = 0;
 
-  // The same rows in place, where the matrix lies in memory as T with unit column stride; else null.
-  virtual const T* in_place(int64_t row, int64_t col, int64_t* ld) const {
-    (void)row, (void)col, (void)ld;
+  // The same rows in place, where they lie in memory as T with unit column stride; else null.
+  virtual const T* in_place(int64_t row, int rows, int64_t col, int64_t* ld) const {
+    (void)row, (void)rows, (void)col, (void)ld;
     return nullptr;
   }
 

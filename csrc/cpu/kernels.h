@@ -18,5 +18,6 @@ void momentum_update(const MomentumUpdate& op);
 void adam_update(const AdamUpdate& op);
 void noise(const Noise& op);
 void minibatch_indices(const MinibatchIndices& op);
+Engine* make_engine(const Training& training);
 
 }  // namespace pygan::cpu::PYGAN_ISA

@@ -8,53 +8,12 @@ namespace pygan::cpu::PYGAN_ISA {
 namespace {
 
 template <class S>
-class BiasActivation : public Epilogue<Compute<S>> {
-  using T = Compute<S>;
-
- public:
-  BiasActivation(const LinearActForward& op, const T* bias)
-      : bias_(bias), y_(static_cast<S*>(op.y)), ld_(op.weight.rows), activation_(op.activation), slope_(T(op.slope)) {}
-
-  void tile(T* c, int64_t i, int rows, int64_t j, int cols, int) override {
-    for_activation(activation_, Apply{c, bias_ ? bias_ + j : nullptr, rows, slope_});
-    store_tile(c, rows, cols, y_ + i * ld_ + j, ld_);
-  }
-
- private:
-  struct Apply {
-    T* c;
-    const T* bias;
-    int rows;
-    T slope;
-
-    template <Activation A>
-    void operator()(ActivationTag<A>) const {
-      for (int r = 0; r < rows; ++r) {
-        T* row = c + r * kTileCols<T>;
-        if (bias)
-#pragma omp simd
-          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l] + bias[l], slope);
-        else
-#pragma omp simd
-          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l], slope);
-      }
-    }
-  };
-
-  const T* bias_;  // padded to whole tiles
-  S* y_;
-  int64_t ld_;
-  Activation activation_;
-  T slope_;
-};
-
-template <class S>
 void forward(const LinearActForward& op) {
   using T = Compute<S>;
   const int64_t m = op.x.rows, n = op.weight.rows, k = op.x.cols;
   const OpenMp workers(op.run.threads);
   PaddedBias<S> bias(op.bias, n);
-  BiasActivation<S> epilogue(op, bias.values());
+  BiasActivation<S> epilogue(bias.values(), op.activation, op.slope, op.y, n);
   const Dense<S> weight = dense<S>(op.weight, true);
   const Operand<T>* b = &weight;
   with_input<S>(op.x, op.dropout, true,
@@ -73,8 +32,7 @@ void linear_act_backward(const LinearActBackward& op) {
     const OpenMp workers(op.run.threads);
     const ActivationGrad<S> by_row(op.grad_y, op.y, op.activation, op.slope, true);
     const ActivationGrad<S> by_col(op.grad_y, op.y, op.activation, op.slope, false);
-    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, &workers}, by_row,
-                      by_col);
+    layer_backward<S>({op.x, op.weight, op.dropout, op.grad_x, op.grad_weight, op.grad_bias, &workers}, by_row, by_col);
   });
 }
 

@@ -11,23 +11,11 @@ void noise(const Noise& op) {
     using T = Compute<S>;
     S* out = static_cast<S*>(op.out);
     parallel_chunks(op.n, op.run.threads, [&](int64_t begin, int64_t end) {
-      uint32_t words[kWordsAtOnce];
-      float values[kWordsAtOnce];
       T row[kWordsAtOnce];
       for (int64_t i = begin; i < end; i += kWordsAtOnce) {
-        philox_words(op.seed, op.offset, uint64_t(i / 4), words);
-        if (op.kind == NoiseKind::uniform) {
-#pragma omp simd
-          for (int j = 0; j < kWordsAtOnce; ++j) values[j] = uniform_from_word(words[j]);
-        } else {
-          float first[kWordsAtOnce / 2], second[kWordsAtOnce / 2];
-#pragma omp simd
-          for (int j = 0; j < kWordsAtOnce / 2; ++j)
-            normal_from_words(words[2 * j], words[2 * j + 1], first + j, second + j);
-          for (int j = 0; j < kWordsAtOnce / 2; ++j) values[2 * j] = first[j], values[2 * j + 1] = second[j];
-        }
-        for (int j = 0; j < kWordsAtOnce; ++j) row[j] = T(values[j]);
-        store_row(row, std::min<int64_t>(kWordsAtOnce, end - i), out + i);
+        const int64_t count = std::min<int64_t>(kWordsAtOnce, end - i);
+        noise_run(op.kind, op.seed, op.offset, i, count, row);
+        store_row(row, count, out + i);
       }
     });
   });

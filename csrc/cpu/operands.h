@@ -24,7 +24,7 @@ class Dense : public Operand<Compute<S>> {
     }
   }
 
-  const T* in_place(int64_t row, int64_t col, int64_t* ld) const override {
+  const T* in_place(int64_t row, int, int64_t col, int64_t* ld) const override {
     if constexpr (std::is_same_v<S, T>) {
       if (m_.col_stride == 1) {
         *ld = m_.row_stride;
@@ -47,24 +47,46 @@ Dense<S> dense(const Matrix& matrix, bool inner_is_col) {
   return is_transposed(matrix) ? Dense<S>(transposed(matrix), !inner_is_col) : Dense<S>(matrix, inner_is_col);
 }
 
-// dropout(x): the mask of element row * cols + col is recomputed, never stored.
-template <class S>
-class Dropped : public Operand<Compute<S>> {
-  using T = Compute<S>;
-
+// The dropout masks of rows in two halves, [0, split) and the rest, each with an offset and a count of its own. A mask
+// is a function of the element's index in its half, and is recomputed, never stored.
+template <class T>
+class RowMasks {
  public:
-  Dropped(const Matrix& matrix, const Dropout& dropout, bool inner_is_col)
-      : Operand<T>(inner_is_col), x_(matrix, inner_is_col), cols_(matrix.cols), mask_(dropout) {}
+  RowMasks(double p, uint64_t seed, uint64_t top, uint64_t bottom, int64_t split, int64_t cols)
+      : top_({p, seed, top}), bottom_({p, seed, bottom}), split_(split), cols_(cols), on_(p > 0) {}
+  RowMasks(const Dropout& dropout, int64_t rows, int64_t cols)
+      : RowMasks(dropout.p, dropout.seed, dropout.offset, dropout.offset, rows, cols) {}
 
-  void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
-    x_.block(row, rows, col, cols, out, ld);
-    for (int r = 0; r < rows; ++r) mask_.apply(out + r * ld, cols, (row + r) * cols_ + col);
+  bool on() const { return on_; }
+
+  // values[i] *= mask of (row, col + i)
+  void apply(T* values, int64_t n, int64_t row, int64_t col) const {
+    if (row < split_)
+      top_.apply(values, n, row * cols_ + col);
+    else
+      bottom_.apply(values, n, (row - split_) * cols_ + col);
   }
 
  private:
-  Dense<S> x_;
-  int64_t cols_;
-  DropoutMask<T> mask_;
+  DropoutMask<T> top_, bottom_;
+  int64_t split_, cols_;
+  bool on_;
+};
+
+// dropout(x)
+template <class T>
+class Dropped : public Operand<T> {
+ public:
+  Dropped(const Operand<T>& x, const RowMasks<T>& masks) : Operand<T>(x.inner_is_col), x_(x), masks_(masks) {}
+
+  void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
+    x_.block(row, rows, col, cols, out, ld);
+    for (int r = 0; r < rows; ++r) masks_.apply(out + r * ld, cols, row + r, col);
+  }
+
+ private:
+  const Operand<T>& x_;
+  const RowMasks<T> masks_;
 };
 
 // g = grad_y * act'(y)

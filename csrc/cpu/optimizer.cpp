@@ -1,9 +1,7 @@
 // One pass over a network's parameters: gradient in, state and parameter updated in place.
-#include "../core/optimizer.h"
-
 #include "kernels.h"
+#include "optimizer_rows.h"
 #include "parallel.h"
-#include "simd.h"
 
 namespace pygan::cpu::PYGAN_ISA {
 namespace {
@@ -21,25 +19,16 @@ void update(const ParamSlice* slices, int64_t count, int threads, const Rule& ru
     State* const state1 = static_cast<State*>(slice.state1);
     State* const state2 = static_cast<State*>(slice.state2);
     parallel_chunks(slice.n, threads, [=](int64_t begin, int64_t end) {
-      const auto run = [&](T* p, const T* g, T* a, T* b, int64_t n) {
-        const Rule local = rule;
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) {
-          if constexpr (kTwoStates)
-            local(p + i, g[i], a + i, b + i);
-          else
-            local(p + i, g[i], a + i);
-        }
-      };
       if constexpr (std::is_same_v<S, T>) {
-        run(params + begin, grads + begin, state1 + begin, kTwoStates ? state2 + begin : nullptr, end - begin);
+        update_run(rule, params + begin, grads + begin, state1 + begin, kTwoStates ? state2 + begin : nullptr,
+                   end - begin);
       } else {
         T p[kRun], g[kRun], a[kRun], b[kRun] = {};
         for (int64_t i = begin; i < end; i += kRun) {
           const int64_t n = std::min(kRun, end - i);
           load_row(params + i, n, p), load_row(grads + i, n, g), load_row(state1 + i, n, a);
           if (kTwoStates) load_row(state2 + i, n, b);
-          run(p, g, a, b, n);
+          update_run(rule, p, g, a, b, n);
           store_row(p, n, params + i), store_row(a, n, state1 + i);
           if (kTwoStates) store_row(b, n, state2 + i);
         }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../core/ops.h"
 #include "../core/philox.h"
 #include "simd.h"
 
@@ -60,6 +61,30 @@ inline void philox_words(uint64_t seed, uint64_t offset, uint64_t first, uint32_
     const Words low = __builtin_shuffle(pair0, pair1, low_order), high = __builtin_shuffle(pair0, pair1, high_order);
     memcpy(words + g * 4 * kBlockLanes, &low, sizeof low);
     memcpy(words + g * 4 * kBlockLanes + 2 * kBlockLanes, &high, sizeof high);
+  }
+}
+
+// out[i] = noise of element first + i
+template <class T>
+inline void noise_run(NoiseKind kind, uint64_t seed, uint64_t offset, int64_t first, int64_t n, T* out) {
+  uint32_t words[kWordsAtOnce];
+  float values[kWordsAtOnce];
+  for (int64_t i = 0; i < n;) {
+    const int64_t element = first + i;
+    const int lead = int(element % 4);
+    philox_words(seed, offset, uint64_t(element / 4), words);
+    if (kind == NoiseKind::uniform) {
+#pragma omp simd
+      for (int j = 0; j < kWordsAtOnce; ++j) values[j] = uniform_from_word(words[j]);
+    } else {
+      float even[kWordsAtOnce / 2], odd[kWordsAtOnce / 2];
+#pragma omp simd
+      for (int j = 0; j < kWordsAtOnce / 2; ++j) normal_from_words(words[2 * j], words[2 * j + 1], even + j, odd + j);
+      for (int j = 0; j < kWordsAtOnce / 2; ++j) values[2 * j] = even[j], values[2 * j + 1] = odd[j];
+    }
+    const int count = int(std::min<int64_t>(kWordsAtOnce - lead, n - i));
+    for (int j = 0; j < count; ++j) out[i + j] = T(values[lead + j]);
+    i += count;
   }
 }
 

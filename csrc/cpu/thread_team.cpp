@@ -12,7 +12,6 @@ namespace {
 constexpr int kFieldBits = 24;
 constexpr uint64_t kField = (uint64_t(1) << kFieldBits) - 1;
 constexpr int64_t kMostTasks = int64_t(1) << 20;
-constexpr double kWorth = 5e5;  // some microseconds of work: handing tasks over costs less than one
 
 uint64_t next_of(uint64_t ticket) { return ticket & kField; }
 uint64_t count_of(uint64_t ticket) { return ticket >> kFieldBits & kField; }

@@ -13,6 +13,9 @@ namespace pygan::cpu {
 // done: a member that the system has not scheduled and that holds no task is not waited for.
 class ThreadTeam : public Workers {
  public:
+  // Some microseconds of work: handing tasks over costs less than one.
+  static constexpr double kWorth = 5e5;
+
   explicit ThreadTeam(int threads);
   ~ThreadTeam() override;
   ThreadTeam(const ThreadTeam&) = delete;

@@ -17,7 +17,8 @@ class Workers {
     if (threads < 2 || count < 2 || flops < worth) {
       for (int64_t task = 0; task < count; ++task) f(task, 0);
     } else {
-      share(count, [](const void* self, int64_t task, int thread) { (*static_cast<const F*>(self))(task, thread); }, &f);
+      share(
+          count, [](const void* self, int64_t task, int thread) { (*static_cast<const F*>(self))(task, thread); }, &f);
     }
   }
 
