@@ -350,8 +350,8 @@ class NativeEngine : public Engine {
   void update_layer(Network<T>& net, int l, const Source<T>& source, const Rows& rows, int64_t grad_row, int buffer,
                     const Update<T>& update) {
     const MlpLayer& layer = net.layer(l);
-    UpdateTile<T> epilogue(update, net.param(layer.weight), net.state1(layer.weight), net.state2(layer.weight),
-                           layer.inputs);
+    UpdateWeight<T> epilogue(update, net.param(layer.weight), net.state1(layer.weight), net.state2(layer.weight),
+                             layer.inputs);
     std::fill_n(net.sums.data(), layer.rows(), 0.0);
     with_gradient(net, l, rows, grad_row, buffer, false, [&](const Operand<T>& g) {
       with_input(net, l, source, rows, false, [&](const Operand<T>& x) {

@@ -66,22 +66,28 @@ struct Update {
   }
 };
 
-// A weight's gradient is spent as soon as a tile of it is there.
+// A weight's gradient is spent as soon as some of it is there.
 template <class T>
-class UpdateTile : public Epilogue<T> {
+class UpdateWeight : public Epilogue<T> {
  public:
   // The parameter and its states lie alike, in rows of ld.
-  UpdateTile(const Update<T>& update, T* param, T* state1, T* state2, int64_t ld)
+  UpdateWeight(const Update<T>& update, T* param, T* state1, T* state2, int64_t ld)
       : update_(update), param_(param), state1_(state1), state2_(state2), ld_(ld) {}
 
   void tile(T* c, int64_t i, int rows, int64_t j, int cols, int) override {
-    for (int r = 0; r < rows; ++r) {
-      const int64_t at = (i + r) * ld_ + j;
-      update_.run(param_ + at, c + r * kTileCols<T>, state1_ + at, state2_ ? state2_ + at : nullptr, cols);
-    }
+    for (int r = 0; r < rows; ++r) run(c + r * kTileCols<T>, (i + r) * ld_ + j, cols);
+  }
+
+  bool takes_rows() const override { return true; }
+  void whole_rows(T* c, int64_t ld, int64_t i, int rows) override {
+    for (int r = 0; r < rows; ++r) run(c + r * ld, (i + r) * ld_, ld_);
   }
 
  private:
+  void run(const T* grad, int64_t at, int64_t n) const {
+    update_.run(param_ + at, grad, state1_ + at, state2_ ? state2_ + at : nullptr, n);
+  }
+
   const Update<T>& update_;
   T *param_, *state1_, *state2_;
   int64_t ld_;

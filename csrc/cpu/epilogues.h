@@ -44,6 +44,11 @@ class Store : public Epilogue<Compute<S>> {
     store_tile(c, rows, cols, out_ + i * ld_ + j, ld_);
   }
 
+  bool takes_rows() const override { return true; }
+  void whole_rows(Compute<S>* c, int64_t ld, int64_t i, int rows) override {
+    for (int r = 0; r < rows; ++r) store_row(c + r * ld, ld_, out_ + (i + r) * ld_);
+  }
+
  private:
   S* out_;
   int64_t ld_;

@@ -1,10 +1,16 @@
-// Register-tiled product. A is packed once for a chunk of rows and shared by the team; each thread then takes
-// column panels of B, packs a panel into its own cache and runs it against all of A. With the small batches of
-// GAN training (m of 64 to a few hundred) A stays in the second-level cache and B is read once.
+// Register-tiled product, in two orders.
+//
+// By columns: A is packed once for a chunk of rows and shared by the team; each thread then takes column panels of B,
+// packs a panel into its own cache and runs it against all of A. With the small batches of GAN training (m of 64 to a
+// few hundred) A stays in the second-level cache and B, a layer's weight, is read once.
+//
+// By rows, where the result is what is large, as in a weight's gradient: B is packed whole, and each thread takes a few
+// row panels of A through all of it. What the epilogue touches then lies along rows.
 #include "gemm.h"
 
 #include <algorithm>
 
+#include "panels.h"
 #include "workspace.h"
 
 namespace pygan::cpu::PYGAN_ISA {
@@ -15,7 +21,6 @@ constexpr int64_t kInnerBlock = 512;
 // Elements of A packed at a time, and the rows that are worth packing B for.
 constexpr int64_t kChunkElements = 1 << 20;
 constexpr int64_t kChunkRows = 960;
-constexpr int kPackCols = 64;  // width of the buffer between an operand and a transposed panel
 
 template <class T>
 struct VectorOf {
@@ -25,11 +30,19 @@ struct VectorOf {
 template <class T>
 using Vector = typename VectorOf<T>::type;
 
-// c (R x kTileCols) = [c +] a panel . b panel over kc steps, in R x V vector registers.
+// Memory to fetch while a tile is computed: `runs` times `steps` pieces of two cache lines, `stride` bytes apart. What
+// is packed next is then in the second-level cache; the hardware's own guesses fail on rows that are pages apart.
+struct Fetch {
+  const char* at = nullptr;
+  int64_t stride = 0, steps = 0;
+  int64_t runs = 0, hop = 0;  // bytes from the beginning of a run to that of the next
+};
+
+// c (R x kTileCols, leading dimension ldc) = [c +] a panel . b panel over kc steps, in R x V vector registers.
 template <class T, int R, int V>
-void micro_kernel(int64_t kc, const T* a, const T* b, T* c, bool accumulate) {
+void micro_kernel(int64_t kc, const T* a, const T* b, T* c, int64_t ldc, bool accumulate, const Fetch& fetch) {
   Vector<T> sum[R][V] = {};
-  for (int64_t k = 0; k < kc; ++k) {
+  const auto step = [&]() __attribute__((always_inline)) {
     Vector<T> column[V];
     for (int v = 0; v < V; ++v) column[v] = *reinterpret_cast<const Vector<T>*>(b + v * kLanes<T>);
 #pragma GCC unroll 16
@@ -40,18 +53,28 @@ void micro_kernel(int64_t kc, const T* a, const T* b, T* c, bool accumulate) {
     }
     a += kRegisterRows;
     b += kTileCols<T>;
+  };
+  int64_t k = 0;
+  for (int64_t run = 0; run < fetch.runs; ++run) {
+    const char* at = fetch.at + run * fetch.hop;
+    for (const int64_t end = std::min(kc, k + fetch.steps); k < end; ++k, at += fetch.stride) {
+      __builtin_prefetch(at, 0, 2);
+      __builtin_prefetch(at + 64, 0, 2);
+      step();
+    }
   }
+  for (; k < kc; ++k) step();
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
-      Vector<T>* out = reinterpret_cast<Vector<T>*>(c + r * kTileCols<T> + v * kLanes<T>);
+      Vector<T>* out = reinterpret_cast<Vector<T>*>(c + r * ldc + v * kLanes<T>);
       *out = accumulate ? *out + sum[r][v] : sum[r][v];
     }
 }
 
 template <class T>
-using MicroKernel = void (*)(int64_t, const T*, const T*, T*, bool);
+using MicroKernel = void (*)(int64_t, const T*, const T*, T*, int64_t, bool, const Fetch&);
 
 // Ragged edges run a kernel of their own size in place of multiplying padding.
 template <class T>
@@ -76,135 +99,34 @@ MicroKernel<T> micro_kernel_for(int rows, int cols) {
   return cols > kLanes<T> ? kTwo[rows - 1] : kOne[rows - 1];
 }
 
-// A square of kSide x kSide floats, turned in registers; of its first `rows` rows alone where there are no more.
-#if defined(__AVX512F__)
-constexpr int kSide = 16;
-
-inline void transpose_square(const float* in, int64_t ld, int rows, float* out, int64_t stride) {
-  const __mmask16 lanes = __mmask16((1u << rows) - 1);
-  __m512 r[16], t[16];
-  for (int i = 0; i < 16; ++i) r[i] = i < rows ? _mm512_loadu_ps(in + i * ld) : _mm512_setzero_ps();
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int j = 0; j < 2; ++j) {
-      const __m512d low = _mm512_castps_pd(t[i + j]), high = _mm512_castps_pd(t[i + j + 2]);
-      r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-      r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-    }
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
-  }
-  for (int i = 0; i < 8; ++i) {
-    _mm512_mask_storeu_ps(out + i * stride, lanes, _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88));
-    _mm512_mask_storeu_ps(out + (i + 8) * stride, lanes, _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd));
-  }
-}
-#elif defined(__AVX2__)
-constexpr int kSide = 8;
-
-inline void transpose_square(const float* in, int64_t ld, int rows, float* out, int64_t stride) {
-  const __m256i lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32(rows), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  __m256 r[8], t[8];
-  for (int i = 0; i < 8; ++i) r[i] = i < rows ? _mm256_loadu_ps(in + i * ld) : _mm256_setzero_ps();
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4)
-    for (int j = 0; j < 2; ++j) {
-      r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
-      r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xee);
-    }
-  for (int i = 0; i < 4; ++i) {
-    _mm256_maskstore_ps(out + i * stride, lanes, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_maskstore_ps(out + (i + 4) * stride, lanes, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-  }
-}
-#else
-constexpr int kSide = 4;
-
-inline void transpose_square(const float* in, int64_t ld, int rows, float* out, int64_t stride) {
-  if (rows < kSide) {
-    for (int i = 0; i < rows; ++i)
-      for (int k = 0; k < kSide; ++k) out[k * stride + i] = in[i * ld + k];
-    return;
-  }
-  typedef float Quad __attribute__((vector_size(16), aligned(4)));
-  typedef int Pick __attribute__((vector_size(16)));
-  const auto row = [&](int i) { return *reinterpret_cast<const Quad*>(in + i * ld); };
-  const Quad t0 = __builtin_shuffle(row(0), row(1), Pick{0, 4, 1, 5});
-  const Quad t1 = __builtin_shuffle(row(2), row(3), Pick{0, 4, 1, 5});
-  const Quad t2 = __builtin_shuffle(row(0), row(1), Pick{2, 6, 3, 7});
-  const Quad t3 = __builtin_shuffle(row(2), row(3), Pick{2, 6, 3, 7});
-  *reinterpret_cast<Quad*>(out) = __builtin_shuffle(t0, t1, Pick{0, 1, 4, 5});
-  *reinterpret_cast<Quad*>(out + stride) = __builtin_shuffle(t0, t1, Pick{2, 3, 6, 7});
-  *reinterpret_cast<Quad*>(out + 2 * stride) = __builtin_shuffle(t2, t3, Pick{0, 1, 4, 5});
-  *reinterpret_cast<Quad*>(out + 3 * stride) = __builtin_shuffle(t2, t3, Pick{2, 3, 6, 7});
-}
-#endif
-
-// out[k * stride + i] = in[i * ld + k] for i < rows, k < cols.
-template <class T>
-void transpose(const T* in, int64_t ld, int rows, int cols, T* out, int stride) {
-  int done = 0;
-  if constexpr (std::is_same_v<T, float>)
-    for (; done + kSide <= cols; done += kSide)
-      for (int i = 0; i < rows; i += kSide)
-        transpose_square(in + i * ld + done, ld, std::min(kSide, rows - i), out + done * stride + i, stride);
-  for (int i = 0; i < rows; ++i)
-    for (int k = done; k < cols; ++k) out[k * stride + i] = in[i * ld + k];
-}
-
-// panel[k * width + i] = operand(outer + i, inner + k), zero for i >= count.
-template <class T>
-void pack_panel(const Operand<T>& operand, int64_t outer, int count, int width, int64_t inner, int64_t kc, T* panel,
-                T* buffer) {
-  if (count < width) std::fill(panel, panel + kc * width, T(0));
-  if (!operand.inner_is_col) {
-    operand.block(inner, int(kc), outer, count, panel, width);
-    return;
-  }
-  for (int64_t k = 0; k < kc; k += kPackCols) {
-    const int cols = int(std::min<int64_t>(kPackCols, kc - k));
-    int64_t ld = kPackCols;
-    const T* source = operand.in_place(outer, count, inner + k, &ld);
-    if (!source) {
-      operand.block(outer, count, inner + k, cols, buffer, kPackCols);
-      source = buffer;
-    }
-    transpose(source, ld, count, cols, panel + k * width, width);
-  }
-}
-
-// sums[i] += sum_k panel[k * kRegisterRows + i]; short fp32 runs, then double: many rows lose nothing.
-template <class T>
-void add_panel_sums(const T* panel, int64_t kc, int count, double* sums) {
-  constexpr int64_t kRun = 32;
-  for (int64_t k0 = 0; k0 < kc; k0 += kRun) {
-    T run[kRegisterRows] = {};
-    const int64_t end = std::min(kc, k0 + kRun);
-    for (int64_t k = k0; k < end; ++k)
-      for (int i = 0; i < kRegisterRows; ++i) run[i] += panel[k * kRegisterRows + i];
-    for (int i = 0; i < count; ++i) sums[i] += double(run[i]);
-  }
-}
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A chunk of rows [m0, m0 + mc) at a time: A is packed, then tasks are (column panel, group of row panels).
+// What a panel of an operand (pack_panel's arguments) lies in; of `parts` parts that one which is asked for.
 template <class T>
-class Product {
+Fetch memory_of_panel(const Operand<T>& operand, int64_t outer, int count, int64_t inner, int64_t kc, int64_t part,
+                      int64_t parts) {
+  constexpr int64_t kPiece = 128 / int64_t(sizeof(T));
+  int64_t ld = 0;
+  if (operand.inner_is_col) {
+    const int64_t pieces = ceil_div(kc, kPiece), first = pieces * part / parts, last = pieces * (part + 1) / parts;
+    const T* source = operand.in_place(outer, count, inner + first * kPiece, &ld);
+    if (!source || first == last) return {};
+    return {reinterpret_cast<const char*>(source), ld * int64_t(sizeof(T)), count, last - first, 128};
+  }
+  const int64_t first = kc * part / parts, last = kc * (part + 1) / parts;
+  const T* source = operand.in_place(inner + first, int(last - first), outer, &ld);
+  if (!source) return {};
+  return {reinterpret_cast<const char*>(source), ld * int64_t(sizeof(T)), last - first, 1, 0};
+}
+
+// By columns, a chunk of rows [m0, m0 + mc) at a time: A is packed, then tasks are (column panel, group of row panels).
+template <class T>
+class ByColumns {
  public:
   static constexpr int kR = kRegisterRows;
   static constexpr int kC = kTileCols<T>;
 
-  explicit Product(const Gemm<T>& problem)
+  explicit ByColumns(const Gemm<T>& problem)
       : p_(problem),
         threads_(p_.workers->threads),
         row_chunk_(ceil_div(std::min(p_.m, std::max(kChunkRows, kChunkElements / std::max<int64_t>(p_.k, 1))), kR) *
@@ -271,12 +193,33 @@ class Product {
   void row_panels(int64_t first, int64_t last, int64_t col_panel, int cols, int piece, int64_t k, int64_t kc,
                   const T* b, T* c) {
     const bool blocked = inner_block_ < p_.k;
+    const Block next = block_after(col_panel, piece, k + kc);
+    const int64_t panels = ceil_div(last - first, kR);
     for (int64_t i = first; i < last; i += kR) {
       const int rows = int(std::min<int64_t>(kR, last - i));
       T* tile = blocked ? c + (i - first) * kC : c;
-      micro_kernel_for<T>(rows, cols)(kc, a_ + i * p_.k + k * kR, b, tile, k > 0);
+      const Fetch fetch = next.kc == 0 ? Fetch{}
+                                       : memory_of_panel(*p_.b[next.piece], next.col_panel * kC,
+                                                         int(std::min<int64_t>(kC, p_.n - next.col_panel * kC)), next.k,
+                                                         next.kc, (i - first) / kR, panels);
+      micro_kernel_for<T>(rows, cols)(kc, a_ + i * p_.k + k * kR, b, tile, kC, k > 0, fetch);
       if (k + kc == p_.k) p_.epilogue->tile(tile, m0_ + i, rows, col_panel * kC, cols, piece);
     }
+  }
+
+  struct Block {
+    int64_t col_panel;
+    int piece;
+    int64_t k, kc;
+  };
+
+  // What a thread packs next, if threads come by turns; kc == 0: nothing.
+  Block block_after(int64_t col_panel, int piece, int64_t k) const {
+    if (k < p_.k) return {col_panel, piece, k, std::min(inner_block_, p_.k - k)};
+    if (piece + 1 < p_.pieces) return {col_panel, piece + 1, 0, std::min(inner_block_, p_.k)};
+    const int64_t next = col_panel + (row_groups_ == 1 ? threads_ : 1);
+    if (next >= col_panels_) return {0, 0, 0, 0};
+    return {next, 0, 0, std::min(inner_block_, p_.k)};
   }
 
   const Gemm<T>& p_;
@@ -290,10 +233,88 @@ class Product {
   int64_t m0_ = 0;
 };
 
+// By rows: B is packed, then tasks are groups of row panels, whose results are consumed row by row.
+template <class T>
+class ByRows {
+ public:
+  static constexpr int kR = kRegisterRows;
+  static constexpr int kC = kTileCols<T>;
+
+  static bool suits(const Gemm<T>& p) {
+    constexpr int64_t kPacked = 1 << 18;  // elements of B, in the second-level cache
+    const bool large_result = 2.0 * double(p.m) * double(p.n) > double(p.m + p.n) * double(p.k);
+    return p.epilogue->takes_rows() && p.pieces == 1 && p.n > 0 && p.k > 0 && p.k <= kInnerBlock * 3 / 2 &&
+           p.k * (p.n + kC) <= kPacked && large_result;
+  }
+
+  explicit ByRows(const Gemm<T>& problem)
+      : p_(problem),
+        col_panels_(ceil_div(p_.n, kC)),
+        ld_(col_panels_ * kC),
+        // panels of A that share a panel of B in the first-level cache, their results in the second-level one, and
+        // enough tasks to balance the team
+        group_(
+            std::clamp<int64_t>(std::min(ceil_div(p_.m, kR) / (4 * p_.workers->threads), kResult / (kR * ld_)), 1, 4)),
+        per_thread_(Workspace::bytes_for<T>(group_ * kR * p_.k) + Workspace::bytes_for<T>(kC * kPackCols) +
+                    Workspace::bytes_for<T>(group_ * kR * ld_)),
+        space_(Workspace::bytes_for<T>(ld_ * p_.k) + size_t(p_.workers->threads) * per_thread_) {
+    b_ = space_.template take<T>(ld_ * p_.k);
+    scratch_ = space_.template take<char>(size_t(p_.workers->threads) * per_thread_);
+  }
+
+  void run() {
+    const double flops = 2.0 * double(p_.m) * double(p_.n) * double(p_.k);
+    p_.workers->each(col_panels_, flops, [this](int64_t panel, int thread) {
+      const int cols = int(std::min<int64_t>(kC, p_.n - panel * kC));
+      pack_panel(*p_.b[0], panel * kC, cols, kC, 0, p_.k, b_ + panel * kC * p_.k, part(thread, 1));
+    });
+    p_.workers->each(ceil_div(p_.m, group_ * kR), flops,
+                     [this](int64_t task, int thread) { multiply(task * group_ * kR, thread); });
+  }
+
+ private:
+  static constexpr int64_t kResult = 1 << 15;  // elements
+
+  // A thread's packed A, buffer and results.
+  T* part(int thread, int which) const {
+    char* own = scratch_ + size_t(thread) * per_thread_;
+    if (which > 0) own += Workspace::bytes_for<T>(group_ * kR * p_.k);
+    if (which > 1) own += Workspace::bytes_for<T>(kC * kPackCols);
+    return reinterpret_cast<T*>(own);
+  }
+
+  static int rows_at(int64_t i, int64_t last) { return int(std::min<int64_t>(kR, last - i)); }
+
+  void multiply(int64_t first, int thread) {
+    T *const a = part(thread, 0), *const c = part(thread, 2);
+    const int64_t last = std::min(p_.m, first + group_ * kR);
+    for (int64_t i = first; i < last; i += kR) {
+      T* const panel = a + (i - first) * p_.k;
+      pack_panel(*p_.a, i, rows_at(i, last), kR, 0, p_.k, panel, part(thread, 1));
+      if (p_.a_sum) add_panel_sums(panel, p_.k, rows_at(i, last), p_.a_sum + i);
+    }
+    for (int64_t j = 0; j < p_.n; j += kC)
+      for (int64_t i = first; i < last; i += kR)
+        micro_kernel_for<T>(rows_at(i, last), int(std::min<int64_t>(kC, p_.n - j)))(
+            p_.k, a + (i - first) * p_.k, b_ + j * p_.k, c + (i - first) * ld_ + j, ld_, false, {});
+    p_.epilogue->whole_rows(c, ld_, first, int(last - first));
+  }
+
+  const Gemm<T>& p_;
+  const int64_t col_panels_, ld_, group_;
+  const size_t per_thread_;
+  Workspace space_;
+  T* b_;
+  char* scratch_;
+};
+
 template <class T>
 void run_gemm(const Gemm<T>& problem) {
   if (problem.m == 0 || (problem.n == 0 && !problem.a_sum)) return;
-  Product<T>(problem).run();
+  if (ByRows<T>::suits(problem))
+    ByRows<T>(problem).run();
+  else
+    ByColumns<T>(problem).run();
 }
 
 }  // namespace

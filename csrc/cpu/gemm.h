@@ -42,6 +42,10 @@ class Epilogue {
  public:
   virtual ~Epilogue() = default;
   virtual void tile(T* c, int64_t i, int rows, int64_t j, int cols, int piece) = 0;
+
+  // Whether whole rows are welcome in place of tiles, and such rows: c[r * ld + l] is C[i + r, l]. It may overwrite c.
+  virtual bool takes_rows() const { return false; }
+  virtual void whole_rows(T* c, int64_t ld, int64_t i, int rows) { (void)c, (void)ld, (void)i, (void)rows; }
 };
 
 template <class T>

@@ -79,6 +79,7 @@ void ThreadTeam::work(int thread) const {
 }
 
 void ThreadTeam::stay(int thread) const {
+  const SubnormalsAreZero for_this_thread;
   Patience patience;
   while (!leaving_.load(std::memory_order_relaxed)) {
     const uint64_t ticket = ticket_.load(std::memory_order_relaxed);

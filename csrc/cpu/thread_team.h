@@ -5,12 +5,14 @@
 #include <thread>
 #include <vector>
 
+#include "subnormals.h"
 #include "workers.h"
 
 namespace pygan::cpu {
 
 // The calling thread and threads - 1 others, which live as long as the object. A phase is over when its tasks are
-// done: a member that the system has not scheduled and that holds no task is not waited for.
+// done: a member that the system has not scheduled and that holds no task is not waited for. To all of them, the
+// calling thread too, subnormal numbers are zero.
 class ThreadTeam : public Workers {
  public:
   // Some microseconds of work: handing tasks over costs less than one.
@@ -32,6 +34,7 @@ class ThreadTeam : public Workers {
   mutable Call call_ = nullptr;
   mutable const void* f_ = nullptr;
   std::atomic<bool> leaving_{false};
+  const SubnormalsAreZero for_the_caller_;
   std::vector<std::thread> others_;
 };
 
