@@ -17,7 +17,7 @@ namespace pygan::cpu::PYGAN_ISA {
 namespace {
 
 // Sums over k go in blocks: a panel of B stays in cache, and rounding errors grow with the block.
-constexpr int64_t kInnerBlock = 512;
+constexpr int64_t kInnerBlock = 256;
 // Elements of A packed at a time, and the rows that are worth packing B for.
 constexpr int64_t kChunkElements = 1 << 20;
 constexpr int64_t kChunkRows = 960;
