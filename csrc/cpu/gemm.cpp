@@ -137,7 +137,7 @@ class ByColumns {
         row_groups_(std::clamp<int64_t>(ceil_div(4 * threads_, std::max<int64_t>(col_panels_, 1)), 1,
                                         ceil_div(row_chunk_, 8 * kR))),
         group_rows_(ceil_div(ceil_div(row_chunk_, kR), row_groups_) * kR),
-        per_thread_(Workspace::bytes_for<T>(kC * inner_block_) + Workspace::bytes_for<T>(kC * kPackCols) +
+        per_thread_(Workspace::bytes_for<T>(kC * inner_block_) + Workspace::bytes_for<T>(kPackBuffer<T>) +
                     Workspace::bytes_for<T>((inner_block_ < p_.k ? group_rows_ : kR) * kC)),
         space_(Workspace::bytes_for<T>(row_chunk_ * p_.k) + threads_ * (per_thread_ + sizeof(int64_t)) + 64) {
     a_ = space_.template take<T>(row_chunk_ * p_.k);
@@ -171,7 +171,7 @@ class ByColumns {
     T* b = reinterpret_cast<T*>(own);
     T* buffer = reinterpret_cast<T*>(own + Workspace::bytes_for<T>(kC * inner_block_));
     T* c = reinterpret_cast<T*>(own + Workspace::bytes_for<T>(kC * inner_block_) +
-                                Workspace::bytes_for<T>(kC * kPackCols));
+                                Workspace::bytes_for<T>(kPackBuffer<T>));
     const int64_t groups = ceil_div(chunk_rows(), group_rows_);
     const int64_t col_panel = task / groups, first = task % groups * group_rows_;
     const int64_t last = std::min(chunk_rows(), first + group_rows_);
@@ -255,7 +255,7 @@ class ByRows {
         // enough tasks to balance the team
         group_(
             std::clamp<int64_t>(std::min(ceil_div(p_.m, kR) / (4 * p_.workers->threads), kResult / (kR * ld_)), 1, 4)),
-        per_thread_(Workspace::bytes_for<T>(group_ * kR * p_.k) + Workspace::bytes_for<T>(kC * kPackCols) +
+        per_thread_(Workspace::bytes_for<T>(group_ * kR * p_.k) + Workspace::bytes_for<T>(kPackBuffer<T>) +
                     Workspace::bytes_for<T>(group_ * kR * ld_)),
         space_(Workspace::bytes_for<T>(ld_ * p_.k) + size_t(p_.workers->threads) * per_thread_) {
     b_ = space_.template take<T>(ld_ * p_.k);
@@ -279,7 +279,7 @@ class ByRows {
   T* part(int thread, int which) const {
     char* own = scratch_ + size_t(thread) * per_thread_;
     if (which > 0) own += Workspace::bytes_for<T>(group_ * kR * p_.k);
-    if (which > 1) own += Workspace::bytes_for<T>(kC * kPackCols);
+    if (which > 1) own += Workspace::bytes_for<T>(kPackBuffer<T>);
     return reinterpret_cast<T*>(own);
   }
 

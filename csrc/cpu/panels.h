@@ -11,6 +11,8 @@ namespace pygan::cpu::PYGAN_ISA {
 namespace {
 
 constexpr int kPackCols = 64;  // width of the buffer between an operand and a transposed panel
+template <class T>
+constexpr int kPackBuffer = kPackCols * (kTileCols<T> > kRegisterRows ? kTileCols<T> : kRegisterRows);
 
 // A square of kSide x kSide floats, turned in registers; of its first `rows` rows alone where there are no more.
 #if defined(__AVX512F__)
