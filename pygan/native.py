@@ -27,6 +27,8 @@ def why_not(trainer: Trainer) -> str | None:
     for name, network in (("generator", trainer.generator), ("discriminator", trainer.discriminator)):
         if reason := _network_reason(network):
             return f"the {name} {reason}"
+    if torch.is_autocast_enabled(trainer.device.type):
+        return "torch.autocast is on, which only the composed engine follows"
     if {id(p) for p in trainer.generator.parameters()} & {id(p) for p in trainer.discriminator.parameters()}:
         return "the networks share parameters"
     return None
@@ -52,11 +54,12 @@ def _network_reason(network: torch.nn.Module) -> str | None:
 class Session:
     """The native engine at work on a trainer's networks, which it changes in place.
 
-    It holds the memory of the networks as it is now: not to be kept over a `Module.to`.
+    It holds the memory of the networks as it is now: `is_of` tells whether that is still theirs.
     """
 
     def __init__(self, trainer: Trainer):
         config = trainer.config
+        self._memory = _memory(trainer)
         low, high = config.pixel_range
         self._session = _C.Session(
             {
@@ -75,6 +78,10 @@ class Session:
             }
         )
 
+    def is_of(self, trainer: Trainer) -> bool:
+        """Whether the trainer's networks still lie where they lay."""
+        return _memory(trainer) == self._memory
+
     def run(self, first: int, count: int, seconds: float) -> np.ndarray:
         """Run iterations from number `first` for so many, or so many seconds, or until one is not finite.
 
@@ -87,6 +94,11 @@ class Session:
     def launches(self) -> int:
         """Kernels in the iteration that was queued last; 0 where the engine is no GPU's."""
         return self._session.launches
+
+
+def _memory(trainer: Trainer) -> list[int]:
+    flats = trainer.generator.flat_parameters(), trainer.discriminator.flat_parameters()
+    return [flat.data_ptr() for flat in flats]
 
 
 def _describe(mlp: MLP, optimizer: Optimizer) -> dict:

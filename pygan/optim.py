@@ -142,6 +142,23 @@ class Optimizer:
             for buffer in self.buffers.values()
         ]
 
+    def follow(self, parameters: Iterable[Tensor], network: str) -> None:
+        """Take over parameters that were replaced by others of the same shapes.
+
+        Raises:
+            ValueError: they are other in number, shape, dtype or device than those the state was made for.
+        """
+        parameters, state = [p for p in parameters if p.requires_grad], self._views[0]
+        like = next(iter(self.buffers.values()))
+        kinds = {(p.dtype, p.device) for p in parameters}
+        if [p.shape for p in parameters] != [view.shape for view in state] or kinds != {(like.dtype, like.device)}:
+            raise ValueError(
+                f"the {network}'s parameters are no longer those that this trainer was made for: their number, shapes, "
+                f"dtype ({str(like.dtype).removeprefix('torch.')}) and device ({like.device}) must stay; make a new "
+                f"trainer"
+            )
+        self.parameters = parameters
+
     @torch.no_grad()
     def update_(self, gradients: Sequence[Tensor], *, update: int, epoch: int) -> None:
         """Change the parameters by their gradients: update number `update` (from 0), in `epoch` (from 1)."""

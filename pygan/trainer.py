@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ _SECONDS_OF_A_CALL = 0.1
 _MOST_IN_A_CALL = 1 << 16
 
 News = tuple[History, int | None]
+
+# Why the composed engine was chosen: said once.
+_reasons_told: set[str] = set()
 
 
 class Trainer:
@@ -60,7 +64,8 @@ class Trainer:
         pixel_range: what 0 and 255 of uint8 data stand for.
         seed: of all randomness.
         engine: "native" runs whole iterations in compiled code, for two `pygan.nn.MLP`s; "composed" calls op
-            after op, for any modules; "auto" is native where it can be, and says why where it cannot.
+            after op, for any modules; "auto" is native where it can be, and warns once, with the reason, where it
+            cannot.
         device: where to train; by default where the generator is.
 
     Raises:
@@ -139,15 +144,19 @@ class Trainer:
         Raises:
             ValueError: the native one was asked for and cannot run these networks.
         """
+        return self._choose_engine()[0]
+
+    def _choose_engine(self) -> tuple[str, str | None]:
+        """The engine, and why it is not the native one where that was left to the trainer."""
         asked = self.config.engine
         if asked == "composed":
-            return asked
+            return asked, None
         reason = native.why_not(self)
         if reason is None:
-            return "native"
+            return "native", None
         if asked == "native":
             raise ValueError(f"engine must be composed or auto here: {reason}")
-        return "composed"
+        return "composed", reason
 
     # ------------------------------------------------------------------------------------------ Algorithm 1
 
@@ -247,6 +256,8 @@ class Trainer:
 
         Raises:
             ValueError: fewer than one iteration.
+            ValueError: a network's parameters have changed in number, shape, dtype or device since the trainer was
+                made.
             RuntimeError: called where torch computes no gradients.
             DivergenceError: a loss became infinite or NaN; the last good state kept is put back first.
             KeyboardInterrupt: after the callback has seen all statistics.
@@ -254,12 +265,17 @@ class Trainer:
         iterations = check_whole(iterations, "iterations")
         if not torch.is_grad_enabled():
             raise RuntimeError("Trainer.run needs gradients: call it outside torch.no_grad() and inference_mode()")
+        self._follow_networks()
+        engine, reason = self._choose_engine()
+        if reason is not None and reason not in _reasons_told:
+            _reasons_told.add(reason)
+            warnings.warn(f'engine="auto" is composed here, the slower one: {reason}', stacklevel=2)
         recorder = Recorder(self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
         last_good = LastGood(self)
         self.generator.train()
         self.discriminator.train()
         with interrupts_deferred() as interrupted, TorchRandomness.installed(self.torch_randomness):
-            batches = self._run_native if self.engine == "native" else self._run_composed
+            batches = self._run_native if engine == "native" else self._run_composed
             for news, bad in batches(iterations, recorder, interrupted):
                 if bad is not None:
                     last_good.put_back()
@@ -267,7 +283,13 @@ class Trainer:
                 last_good.keep()
                 if callback is not None:
                     callback(self, news)
+                    self._follow_networks()
         return recorder.history()
+
+    def _follow_networks(self) -> None:
+        """Train what the networks are now: parameters may have been replaced by others of the same shapes."""
+        self._g.follow(self.generator.parameters(), "generator")
+        self._d.follow(self.discriminator.parameters(), "discriminator")
 
     def _run_composed(self, iterations: int, recorder: Recorder, interrupted: Callable[[], bool]) -> Iterator[News]:
         """Iterations as ops that Python calls; yields the statistics a few times a second."""
@@ -284,6 +306,8 @@ class Trainer:
         """Iterations in calls of the native engine."""
         session, end = native.Session(self), self.iteration + iterations
         while self.iteration < end and not interrupted():
+            if not session.is_of(self):
+                session = native.Session(self)
             rows = session.run(self.iteration, min(end - self.iteration, _MOST_IN_A_CALL), _SECONDS_OF_A_CALL)
             self.iteration += len(rows)
             yield recorder.add(rows)

@@ -241,6 +241,8 @@ def test_nvcc_of_torchs_major_version_is_taken(backend, cuda, tmp_path, no_syste
         (NEW_CUDA, " 8.0  8.6;12.0+PTX; ", "80-real 86-real 120", "sm_80 sm_86 sm_120 compute_120"),
         (NEW_CUDA, "9.0a", "90a-real", "sm_90a"),
         (NEW_CUDA, "9.0 9.0", "90-real", "sm_90"),
+        (NEW_CUDA, "8.0 8.0+PTX", "80", "sm_80 compute_80"),
+        (NEW_CUDA, "5.2;7.5;8.0", "80-real", "sm_80"),
     ],
 )
 def test_architectures(backend, cuda, tmp_path, known, asked, archs, codes):
@@ -257,8 +259,8 @@ def test_architectures(backend, cuda, tmp_path, known, asked, archs, codes):
         ("8.0,9.0", "as in '8.0;9.0+PTX'"),
         ("8.0;Hopper", "names 'Hopper'"),
         ("9.0+ptx", "names '9.0+ptx'"),
-        ("7.5;8.0", "names 7.5, but pygan's kernels need sm_80"),
-        ("5.0+PTX", "names 5.0+PTX, but pygan's kernels need sm_80"),
+        ("7.5", "names 7.5, but pygan's kernels need 8.0 or newer"),
+        ("5.0+PTX 7.0", "names 5.0+PTX and 7.0, but pygan's kernels need 8.0 or newer"),
         ("10.0", "asks for sm_100, which"),
     ],
 )
@@ -293,6 +295,23 @@ def test_without_a_fitting_nvcc_the_build_is_for_the_cpu(
     assert "\n" not in str(refused.value)
 
 
+def test_a_compiler_for_older_gpus_alone(backend, cuda, tmp_path):
+    environ = {"CUDACXX": str(fake_nvcc(tmp_path / "nvcc", archs="75"))}
+    with pytest.raises(SystemExit, match="compiles for none of sm_80, sm_90, sm_100, sm_120"):
+        cuda.decide(cuda_torch(backend), environ)
+
+
+@pytest.mark.parametrize("named", ["nowhere", "12/bin/nvcc"])
+def test_a_named_compiler_that_does_not_fit_is_not_passed_over_in_silence(backend, cuda, tmp_path, capsys, named):
+    fake_nvcc(tmp_path / "12" / "bin" / "nvcc", "12.9.41", OLD_CUDA)
+    fake_nvcc(tmp_path / "13" / "bin" / "nvcc", "13.2.1")
+    environ = {"CUDA_HOME": str(tmp_path / "13"), "CUDACXX": str(tmp_path / named)}
+    assert cuda.decide(cuda_torch(backend), environ).nvcc.version == "13.2.1"
+    assert f"CUDACXX={tmp_path / named} is no nvcc of CUDA 13" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="PYGAN_CUDA=1, but CUDACXX="):
+        cuda.decide(cuda_torch(backend), environ | {"PYGAN_CUDA": "1"})
+
+
 @pytest.mark.parametrize(
     ("environ", "built", "log"),
     [
@@ -313,6 +332,7 @@ def test_environment_decides(backend, cuda, tmp_path, capsys, environ, built, lo
     [
         ({"PYGAN_CUDA": "yes"}, "PYGAN_CUDA must be 1"),
         ({"PYGAN_CUDA": "1", "PYGAN_SIMT": "1"}, "unset PYGAN_CUDA"),
+        ({"PYGAN_SIMT": "true"}, "PYGAN_SIMT must be 1"),
     ],
 )
 def test_environment_that_makes_no_sense(backend, cuda, environ, sentence):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -254,3 +255,71 @@ def test_says_why_it_cannot(device):
     generator, discriminator = MLP([5, 6]), torch.nn.Linear(6, 1)
     with pytest.raises(ValueError, match="discriminator is a Linear"):
         Trainer(generator, discriminator, DATA["float"].float(), batch_size=4, engine="native", device=device)
+
+
+def test_auto_says_once_why_it_cannot(device, monkeypatch):
+    monkeypatch.setattr(pygan.trainer, "_reasons_told", set())
+    generator, discriminator = (torch.nn.Linear(5, 6).to(device), torch.nn.Linear(6, 1).to(device))
+    trainer = Trainer(generator, discriminator, DATA["float"].float(), batch_size=4)
+    assert trainer.engine == "composed"
+    with pytest.warns(UserWarning, match="the generator is a Linear, not a pygan.nn.MLP"):
+        trainer.run(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.run(1)
+
+
+def test_autocast_is_the_composed_engines(device):
+    (trainer,) = trainers(device, dtype=torch.float32, engines=("auto",))
+    assert trainer.engine == "native"
+    with torch.autocast(device.type, torch.bfloat16):
+        assert trainer.engine == "composed"
+
+
+# ---- networks that change between runs ----
+
+
+@pytest.mark.parametrize("engine", ["native", "composed"])
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.to(torch.float32),
+        lambda net: setattr(net.layers[0], "bias", None),
+        lambda net: setattr(net.layers[0], "weight", torch.nn.Parameter(net.layers[0].weight.detach()[:, :2].clone())),
+    ],
+    ids=["dtype", "fewer", "shape"],
+)
+def test_a_network_that_no_longer_fits_is_refused(device, engine, network, change):
+    (trainer,) = trainers(device, engines=(engine,))
+    trainer.run(2)
+    change(getattr(trainer, network))
+    with pytest.raises(ValueError, match=f"the {network}'s parameters are no longer those"):
+        trainer.run(1)
+
+
+@pytest.mark.parametrize("engine", ["native", "composed"])
+def test_replaced_parameters_are_trained(device, engine):
+    (trainer,) = trainers(device, engines=(engine,))
+    (other,) = trainers(device, engines=(engine,))
+    for each in (trainer, other):
+        each.run(3)
+    replace(trainer.generator)
+    before = [p.detach().clone() for p in trainer.generator.parameters()]
+    for each in (trainer, other):
+        each.run(3)
+    assert not any(torch.equal(p, q) for p, q in zip(before, trainer.generator.parameters(), strict=True))
+    assert_equal(trainer, other, 0.0)
+
+
+def test_a_callback_may_replace_parameters(device):
+    one, other = trainers(device, engines=("native", "native"))
+    one.run(1 << 12, callback=lambda trainer, news: replace(trainer.generator))
+    other.run(1 << 12)
+    assert_equal(one, other, 0.0)
+
+
+def replace(network: torch.nn.Module):
+    """The same values in other parameters."""
+    copies = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(copies, assign=True)

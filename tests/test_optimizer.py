@@ -259,3 +259,27 @@ def test_nothing_is_changed_by_a_rejected_call():
     with pytest.raises(REJECTED):
         pygan.ops.momentum_(p, [torch.ones(3), torch.ones(9)], zeros(p), lr=0.1, momentum=0.5)
     assert all((tensor == 1.0).all() for tensor in p)
+
+
+@pytest.mark.parametrize(
+    ("lists", "sentence"),
+    [
+        (lambda b: ([b[:10], b[5:15]], [b[20:30], b[30:40]]), r"params\[1\] shares memory with params\[0\]"),
+        (lambda b: ([b[:10], b[10:20]], [b[20:30], b[20:30]]), r"velocities\[1\] shares memory with velocities\[0\]"),
+        (lambda b: ([b[:10]], [b[:10]]), r"velocities\[0\] shares memory with params\[0\]"),
+        (lambda b: ([b.as_strided((3, 3), (1, 1))], [b[20:29].view(3, 3)]), "must not be expanded"),
+    ],
+    ids=["params overlap", "one state", "param is state", "overlaps itself"],
+)
+def test_what_is_updated_needs_memory_of_its_own(device, lists, sentence):
+    params, velocities = lists(torch.zeros(40, device=device))
+    grads = [torch.ones_like(p) for p in params]
+    with pytest.raises(ValueError, match=sentence):
+        pygan.ops.momentum_(params, grads, velocities, lr=0.1, momentum=0.5)
+
+
+def test_interleaved_params_are_updated(device):
+    whole = torch.zeros(6, 4, device=device)
+    params, velocities = [whole[:, :2], whole[:, 2:]], [torch.zeros(6, 2, device=device) for _ in range(2)]
+    pygan.ops.momentum_(params, [torch.ones(6, 2, device=device)] * 2, velocities, lr=0.5, momentum=0.0)
+    assert torch.equal(whole, torch.full_like(whole, -0.5))

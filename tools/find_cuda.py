@@ -59,7 +59,9 @@ def read_nvcc(path: Path) -> Nvcc | None:
 
     def says(option: str) -> str:
         try:
-            done = subprocess.run([path, option], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            done = subprocess.run(
+                [path, option], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            )
         except OSError:
             return ""
         return done.stdout if done.returncode == 0 else ""
@@ -80,7 +82,7 @@ def nvcc_paths(environ: Mapping[str, str]) -> list[Path]:
 
 def parse_archs(text: str) -> tuple[str, ...]:
     """TORCH_CUDA_ARCH_LIST in CMake's spelling: "8.0;9.0+PTX" is 80-real, 90."""
-    archs = []
+    archs, older = {}, []
     for entry in re.split(r"[;\s]+", text.strip()):
         found = re.fullmatch(r"(\d+)\.(\d)(a?)(\+PTX)?", entry)
         if not found:
@@ -90,12 +92,16 @@ def parse_archs(text: str) -> tuple[str, ...]:
             )
         major, minor, suffix, ptx = found.groups()
         if int(major + minor) < OLDEST_ARCH:
-            raise SystemExit(
-                f"TORCH_CUDA_ARCH_LIST names {entry}, but pygan's kernels need sm_80: name 8.0 or newer "
-                f"(on older GPUs pygan uses torch's own operations)."
-            )
-        archs.append(f"{major}{minor}{suffix}" + ("" if ptx else "-real"))
-    return tuple(dict.fromkeys(archs))
+            older.append(entry)
+            continue
+        arch = f"{major}{minor}{suffix}"
+        archs[arch] = archs.get(arch, "-real") and ("" if ptx else "-real")
+    hint = "pygan's kernels need 8.0 or newer (on older GPUs it uses torch's own operations)"
+    if not archs:
+        raise SystemExit(f"TORCH_CUDA_ARCH_LIST names {' and '.join(older)}, but {hint}.")
+    if older:
+        print(f"pygan: {' and '.join(older)} of TORCH_CUDA_ARCH_LIST left out: {hint}", flush=True)
+    return tuple(arch + suffix for arch, suffix in archs.items())
 
 
 def number(arch: str) -> int:
@@ -113,6 +119,11 @@ def choose_archs(nvcc: Nvcc, environ: Mapping[str, str]) -> tuple[str, ...]:
             )
         return archs
     known = [arch for arch in DEFAULT_ARCHS if number(arch) in nvcc.archs]
+    if not known:
+        raise SystemExit(
+            f"{nvcc.path} {nvcc.version} compiles for none of {', '.join(f'sm_{number(a)}' for a in DEFAULT_ARCHS)}: "
+            f"install a newer CUDA toolkit {nvcc.major}, or set PYGAN_CUDA=0."
+        )
     return (*known[:-1], known[-1].removesuffix("-real"))
 
 
@@ -137,6 +148,8 @@ def decide(torch, environ: Mapping[str, str] = os.environ) -> Cuda | None:
     asked = environ.get("PYGAN_CUDA", "")
     if asked not in ("", "0", "1"):
         raise SystemExit(f"PYGAN_CUDA must be 1 (build the CUDA backend), 0 (do not) or unset, got {asked!r}.")
+    if environ.get("PYGAN_SIMT", "") not in ("", "0", "1"):
+        raise SystemExit(f"PYGAN_SIMT must be 1 (emulate the CUDA kernels) or unset, got {environ['PYGAN_SIMT']!r}.")
     if environ.get("PYGAN_SIMT") == "1":
         if asked == "1":
             raise SystemExit("PYGAN_SIMT=1 emulates the CUDA kernels in place of building them: unset PYGAN_CUDA.")
@@ -145,6 +158,14 @@ def decide(torch, environ: Mapping[str, str] = os.environ) -> Cuda | None:
         print("pygan: the CUDA backend is left out: PYGAN_CUDA=0", flush=True)
         return None
     nvcc, lacking = find_nvcc(torch, environ)
+    named = environ.get("CUDACXX")
+    if nvcc and named and shutil.which(named) != str(nvcc.path):
+        passed_over = (
+            f"CUDACXX={named} is no nvcc of CUDA {torch.cuda.split('.')[0]}, which torch {torch.version} needs"
+        )
+        if asked == "1":
+            raise SystemExit(f"PYGAN_CUDA=1, but {passed_over}.")
+        print(f"pygan: {passed_over}: passed over", flush=True)
     if nvcc:
         cuda = Cuda(nvcc, choose_archs(nvcc, environ))
         print(f"pygan: the CUDA backend is built by {nvcc.path} {nvcc.version} for {', '.join(cuda.codes)}", flush=True)

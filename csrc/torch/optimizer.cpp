@@ -28,9 +28,25 @@ void check_like_param(const char* op, const char* argument, size_t i, const Tens
                     param.device(), ", got ", tensor.device());
 }
 
+// Whether each element has a place of its own: no step along a dimension is as short as what lies inside it.
+bool lies_apart(const Tensor& tensor) {
+  std::vector<std::pair<int64_t, int64_t>> steps;  // stride, size
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    if (tensor.size(d) > 1) steps.emplace_back(tensor.stride(d), tensor.size(d));
+  std::sort(steps.begin(), steps.end());
+  int64_t inside = 0;
+  for (const auto& [stride, size] : steps) {
+    if (stride <= inside) return false;
+    inside += stride * (size - 1);
+  }
+  return true;
+}
+
 // What is updated in place must have a place for each element.
 void check_writable(const char* op, const char* argument, size_t i, const Tensor& tensor) {
-  TORCH_CHECK_VALUE(at::has_internal_overlap(tensor) != at::MemOverlap::Yes, op, ": ", argument, "[", i,
+  const auto overlap = at::has_internal_overlap(tensor);
+  TORCH_CHECK_VALUE(overlap == at::MemOverlap::No || (overlap == at::MemOverlap::TooHard && lies_apart(tensor)), op,
+                    ": ", argument, "[", i,
                     "] is updated in place and must not be expanded: some of its elements share memory");
 }
 
@@ -63,15 +79,27 @@ void check_update(const char* op, const TensorList& params, const TensorList& gr
   }
 }
 
-// Two places of a list that share memory would be updated at the same time.
-void check_distinct(const char* op, const TensorList& params) {
-  std::vector<std::pair<const void*, size_t>> places;
-  for (size_t i = 0; i < params.size(); ++i)
-    if (params[i].numel()) places.emplace_back(params[i].const_data_ptr(), i);
-  std::sort(places.begin(), places.end());
-  for (size_t i = 1; i < places.size(); ++i)
-    TORCH_CHECK_VALUE(places[i].first != places[i - 1].first, op, ": params[", places[i].second, "] is params[",
-                      places[i - 1].second, "] again; each must be there once");
+// Memory that two tensors share would be updated twice at the same time. Those that are not contiguous may interleave.
+void check_distinct(const char* op, const std::vector<std::pair<const char*, TensorList>>& lists) {
+  struct Place {
+    const char *begin, *end;
+    const char* list;
+    size_t index;
+  };
+  std::vector<Place> places;
+  for (const auto& [name, list] : lists)
+    for (size_t i = 0; i < list.size(); ++i) {
+      if (list[i].numel() == 0) continue;
+      const auto begin = static_cast<const char*>(list[i].const_data_ptr());
+      const auto bytes = list[i].is_contiguous() ? list[i].nbytes() : size_t(1);
+      places.push_back({begin, begin + bytes, name, i});
+    }
+  std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
+  for (size_t i = 1; i < places.size(); ++i) {
+    const Place &one = places[i - 1], &other = places[i];
+    TORCH_CHECK_VALUE(other.begin >= one.end, op, ": ", other.list, "[", other.index, "] shares memory with ", one.list,
+                      "[", one.index, "]; each tensor that is updated needs its own");
+  }
 }
 
 void check_lr(const char* op, double lr) {
@@ -121,7 +149,7 @@ void check_momentum(TensorList params, TensorList grads, TensorList velocities, 
 void momentum(TensorList params, TensorList grads, TensorList velocities, double lr, double momentum) {
   check_momentum(params, grads, velocities, lr, momentum);
   if (params.empty()) return;
-  check_distinct("momentum_", params);
+  check_distinct("momentum_", {{"params", params}, {"velocities", velocities}});
   Slices slices(params, grads, velocities, {});
   Run run(params[0].device());
   run->momentum_update(
@@ -143,7 +171,7 @@ void adam(TensorList params, TensorList grads, TensorList m, TensorList v, int64
           double beta2, double eps) {
   check_adam(params, grads, m, v, step, lr, beta1, beta2, eps);
   if (params.empty()) return;
-  check_distinct("adam_", params);
+  check_distinct("adam_", {{"params", params}, {"m", m}, {"v", v}});
   Slices slices(params, grads, m, v);
   Run run(params[0].device());
   run->adam_update({dtype_of(params[0]), dtype_of(m[0]), slices.data(), slices.size(), step, lr, beta1, beta2, eps,

@@ -36,7 +36,13 @@ thread_local std::string last_report;
 // Few make kernels choose large tiles, many small ones and splits: tests go through them.
 int multiprocessors() {
   const char* text = std::getenv("PYGAN_SIMT_MULTIPROCESSORS");
-  return text == nullptr ? 132 : std::atoi(text);
+  if (text == nullptr) return 132;
+  const int count = std::atoi(text);
+  if (count < 1) {
+    std::fprintf(stderr, "PYGAN_SIMT_MULTIPROCESSORS must be a number of at least 1, got '%s'\n", text);
+    std::abort();
+  }
+  return count;
 }
 
 std::mutex attributes_mutex;
