@@ -67,7 +67,7 @@ def train(
             parser=_path, metavar="RUN", help="Go on with the run in this folder: same data, recipe and settings."
         ),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="auto or composed.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, native or composed.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: cpu.")] = None,
     update: Annotated[str | None, typer.Option(help="alternating or simultaneous.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples in a step.")] = None,
