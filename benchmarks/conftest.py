@@ -7,8 +7,11 @@ import torch
 
 import pygan
 from harness import Comparison
+from pygan.bench.measure import Row
+from pygan.bench.report import table
 
 _comparisons: list[Comparison] = []
+_iterations: list[Row] = []
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +32,16 @@ def compare(benchmark):
     return run
 
 
+@pytest.fixture
+def iterations():
+    """Rows of whole iterations, for the table at the end."""
+    return _iterations
+
+
 def pytest_terminal_summary(terminalreporter):
+    if _iterations:
+        terminalreporter.section("whole iterations, medians of rounds in which providers took turns")
+        terminalreporter.write_line(table(_iterations))
     if not _comparisons:
         return
     info = pygan.build_info()

@@ -205,6 +205,45 @@ def sample(
 
 
 @app.command()
+def bench(
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(help="ring, ring_wide, snippet, stack, mnist_relu, mnist_paper, cifar_paper, wide; repeatable."),
+    ] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="native, composed, eager, compile, jax, 'jax scan', and on CUDA 'eager graph', reduce-overhead; "
+            "repeatable; default: all that can run here."
+        ),
+    ] = None,
+    scaling: Annotated[
+        str | None, typer.Option(help="A curve in place of workloads: batch, width, depth or threads.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For each provider on each workload, about.")] = 3.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    memory: Annotated[bool, typer.Option("--memory", help="Measure memory too, each in a process of its own.")] = False,
+    json: Annotated[Path | None, typer.Option(parser=_path, metavar="PATH", help="All figures in a file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(parser=_path, metavar="PATH", help="A picture: bars, and the roofline.")
+    ] = None,
+) -> int:
+    """Time whole iterations side by side with eager and compiled PyTorch and JAX, after checking that all agree."""
+    from pygan.bench import command
+
+    return command.run(
+        workload or (),
+        provider or (),
+        scaling=scaling,
+        seconds=seconds,
+        device=device,
+        memory=memory,
+        json=json,
+        plot=plot,
+    )
+
+
+@app.command()
 def info() -> int:
     """Say what is installed: versions, what the kernels were built for, recipes and data sets."""
     from pygan import data, recipes

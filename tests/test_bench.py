@@ -1,0 +1,133 @@
+"""`pygan bench`: its count of the work, its check of the providers, its table and files, its errors."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+
+from pygan import cli
+from pygan.bench import command, measure, providers, report, workloads
+from pygan.bench.workloads import Network, Workload
+from pygan.optim import Momentum
+
+CPU = torch.device("cpu")
+SMALL = Workload("small", Network((3, 5, 4), output="tanh"), Network((4, 6, 1), "leaky_relu"), 4)
+SMALL_MAXOUT = Workload(
+    "small maxout", Network((3, 5, 4), output="sigmoid"), Network((4, 3, 2, 1), "maxout", pieces=2, dropout=0.5), 4,
+    Momentum(lr=0.1, momentum=0.5),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", workloads.WORKLOADS)
+def test_flops_are_the_published_formula(name):
+    workload = workloads.get(name)
+    g, d = workload.generator.weights, workload.discriminator.weights
+    assert workload.flops == 2 * workload.batch * (4 * sum(g) - g[0] + 8 * sum(d) - 2 * d[0])
+
+
+@pytest.mark.parametrize("network", [SMALL.generator, SMALL.discriminator, SMALL_MAXOUT.discriminator], ids=str)
+def test_parameters_are_counted(network):
+    built = network.build()
+    assert network.parameters == sum(p.numel() for p in built.parameters())
+    assert network.weights == tuple(layer.weight.numel() for layer in built.layers)
+
+
+@pytest.mark.parametrize("workload", [SMALL, SMALL_MAXOUT], ids=lambda w: w.name)
+def test_providers_agree(workload):
+    measure.check(workload, ("native", "composed", "eager", "eager"), CPU)
+
+
+@pytest.mark.parametrize("workload", [SMALL, SMALL_MAXOUT], ids=lambda w: w.name)
+@pytest.mark.parametrize("name", ["jax", "jax scan"])
+def test_jax_agrees(workload, name):
+    pytest.importorskip("jax", reason="jax is not installed")
+    measure.check(workload, ("native", name), CPU)
+
+
+def test_a_provider_that_computes_something_else_is_caught(monkeypatch):
+    class Other(providers.Eager):
+        def iteration(self, inputs):
+            return super().iteration(providers.Inputs(inputs.z_d, inputs.x * 1.1, inputs.z_g))
+
+    monkeypatch.setitem(providers.PROVIDERS, "other", Other)
+    with pytest.raises(ArithmeticError, match="small: in one iteration other differs from native by"):
+        measure.check(SMALL, ("native", "other"), CPU)
+
+
+def test_rows_are_consistent():
+    rows = measure.compare(SMALL, ("native", "eager"), CPU, seconds=0.02, rounds=3)
+    assert [row.provider for row in rows] == ["native", "eager"]
+    for row in rows:
+        assert row.workload == "small"
+        assert row.seconds > 0
+        assert math.isclose(row.gflops * 1e9, SMALL.flops / row.seconds)
+    assert rows[0].ratio == 1.0
+
+
+def test_memory_grows_with_the_network():
+    small, large = (measure.memory(workloads.get(name), "native", CPU) for name in ("ring", "mnist_paper"))
+    assert large > small + 8 * workloads.get("mnist_paper").generator.parameters  # a parameter and its velocity
+
+
+def test_table_and_files(tmp_path, capsys):
+    files = {"json": tmp_path / "b.json", "plot": tmp_path / "b.png"}
+    options = {"scaling": None, "seconds": 0.02, "device": "cpu", "memory": False}
+    assert command.run(["ring"], ["native", "eager"], **options, **files) == 0
+    printed = capsys.readouterr().out
+    content = json.loads(files["json"].read_text())
+    assert [row["provider"] for row in content["rows"]] == ["native", "eager"]
+    assert content["machine"]["torch"] == torch.__version__
+    for row in content["rows"]:
+        assert f"{row['seconds'] * 1e3:.3f}" in printed
+        assert row["flops"] == workloads.get("ring").flops
+    assert files["plot"].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_scaling_curves():
+    assert [w.batch for w in workloads.scaling("batch")] == [16, 64, 256, 1024, 4096, 16384, 65536]
+    assert [len(w.generator.weights) for w in workloads.scaling("depth")] == [2, 3, 4, 6, 8, 10]
+    assert [w.generator.sizes[1] for w in workloads.scaling("width")] == [2**n for n in range(5, 14)]
+
+
+def test_what_cannot_run_here_is_left_out_with_a_reason(monkeypatch, capsys):
+    monkeypatch.setattr(providers.importlib.util, "find_spec", lambda name: None)
+    assert "jax" not in command._available(tuple(providers.PROVIDERS), CPU, False)
+    printed = capsys.readouterr().out
+    assert "without jax: jax is not installed (pip install 'pygan[bench]')" in printed
+    assert "without eager graph: it is for CUDA" in printed
+
+
+BAD = {
+    "workload": (["--workload", "rng"], "workload must be .* did you mean 'ring'"),
+    "provider": (["--provider", "egaer"], "provider must be .* did you mean 'eager'"),
+    "not here": (["--provider", "eager graph"], "provider eager graph cannot run here: it is for CUDA"),
+    "scaling": (["--scaling", "batches"], "did you mean 'batch'"),
+    "both": (["--scaling", "batch", "--workload", "ring"], "leave out the names"),
+    "memory": (["--scaling", "batch", "--memory"], "leave out the scaling curve"),
+    "seconds": (["--seconds", "0"], "seconds must be .*above 0"),
+    "plot": (["--plot", "b.gif"], "plot must be a .png, .pdf or .svg file"),
+    "device": (["--device", "tpu"], "device must be cpu, cuda or cuda:N"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_sentence(name, capsys):
+    arguments, sentence = BAD[name]
+    assert cli.main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(sentence, error), error
+
+
+def test_a_folder_that_is_not_there(capsys):
+    assert cli.main(["bench", "--json", "nowhere/b.json"]) == 1
+    assert "its folder does not exist" in capsys.readouterr().err
+
+
+def test_report_has_a_line_for_each_row():
+    row = measure.Row("ring", "native", 1e-4, 1.0, 10**6, 10**5, 0.5, 0.1)
+    lines = report.table([row, row]).splitlines()
+    assert len(lines) == 3
+    assert "0.100" in lines[1]
