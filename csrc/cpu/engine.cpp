@@ -102,7 +102,7 @@ class NativeEngine : public Engine {
   explicit NativeEngine(const Training& training)
       : t_(training),
         m_(training.batch),
-        g_(training.generator, int(training.generator.layers.size()), m_, m_),
+        g_(training.generator, int(training.generator.layers.size()), training.simultaneous ? m_ : 2 * m_, m_),
         d_(training.discriminator, int(training.discriminator.layers.size()) - 1, 2 * m_,
            training.simultaneous ? 3 * m_ : 2 * m_),
         indices_(size_t(m_)) {
@@ -137,27 +137,28 @@ class NativeEngine : public Engine {
   void iterate(int64_t i, double* statistics) {
     const int64_t k = t_.k;
     HeadStatistics seen;
-    for (int64_t j = 0; j < k; ++j) seen = discriminator_step(i * k + j, t_.simultaneous && j == k - 1);
+    for (int64_t j = 0; j < k; ++j) seen = discriminator_step(i * k + j, i, j == k - 1);
     const int64_t epoch = epoch_of(i * k + k - 1);
     if (t_.simultaneous) {
       const Noise z(*this, stream::noise_d, i * k + k - 1);
       update_generator(z.source(), rows(m_, stream::g_in_d, i * k + k - 1), g_.update(i, epoch));
     } else {
       const Noise z(*this, stream::noise_g, i);
-      const Rows own = rows(m_, stream::g, i);
-      forward(g_, z.source(), own);
       seen.g_loss = generator_loss(i).g_loss;
+      Rows own = rows(m_, stream::g, i);
+      own.first = m_;
       update_generator(z.source(), own, g_.update(i, epoch));
     }
     statistics[0] = seen.d_loss, statistics[1] = seen.g_loss;
     statistics[2] = seen.d_real, statistics[3] = seen.d_fake;
   }
 
-  // Step t of the discriminator; `with_generator`: and the gradient of the generator's outputs, from the same
-  // parameters.
-  HeadStatistics discriminator_step(int64_t t, bool with_generator) {
-    const Noise z(*this, stream::noise_d, t);
-    forward(g_, z.source(), rows(m_, stream::g_in_d, t));
+  // Step t of the discriminator, of iteration i. With the last one of an iteration goes the generator's: in a
+  // simultaneous iteration the gradient of its outputs, from the same parameters; else its forward pass, whose
+  // parameters are the same too, and whose rows then share each packed weight with those of the discriminator's step.
+  HeadStatistics discriminator_step(int64_t t, int64_t i, bool last) {
+    const bool with_generator = last && t_.simultaneous;
+    generate(t, i, last && !t_.simultaneous);
     choose_minibatch(t);
 
     const DataRows<T> real_by_row(t_.data, indices_.data(), true), real_by_col(t_.data, indices_.data(), false);
@@ -188,9 +189,19 @@ class NativeEngine : public Engine {
     return statistics;
   }
 
+  // The generator's outputs for step t and, `also_own`, for its own step in iteration i.
+  void generate(int64_t t, int64_t i, bool also_own) {
+    const Noise z(*this, stream::noise_d, t);
+    if (!also_own) return forward(g_, z.source(), rows(m_, stream::g_in_d, t));
+    const Noise own(*this, stream::noise_g, i);
+    const Stacked<T> by_row(z.source().by_row, own.source().by_row, m_);
+    forward(g_, {by_row, by_row},
+            {2 * m_, 0, m_, make_offset(stream::g_in_d, uint64_t(t)), make_offset(stream::g, uint64_t(i))});
+  }
+
   // What the generator descends, and its gradient at the generator's outputs.
   HeadStatistics generator_loss(int64_t i) {
-    const Dense<T> by_row(fake(), true), by_col(fake(), false);
+    const Dense<T> by_row(fake(m_), true), by_col(fake(m_), false);
     const Source<T> x = {by_row, by_col};
     const Rows own = rows(m_, stream::d_in_g, i);
     forward(d_, x, own);
@@ -241,11 +252,14 @@ class NativeEngine : public Engine {
     minibatch_indices({t_.data.count, t * m_, m_, t_.seed, make_offset(stream::minibatch, 0), indices_.data(), {}});
   }
 
-  // The generator's outputs.
-  Matrix fake() {
+  // The generator's outputs: those for the discriminator's step, or from row m its own.
+  Matrix fake(int64_t first = 0) {
     const int64_t d = t_.data.dim;
-    return {g_.outputs(g_.last()), m_, d, d, 1};
+    return {g_.outputs(g_.last(), first), m_, d, d, 1};
   }
+
+  // Where the outputs begin that the generator's own step is made of.
+  int64_t own_rows() const { return t_.simultaneous ? 0 : m_; }
 
   RowMasks<T> masks_of(const Network<T>& net, int l, const Rows& rows) const {
     const uint64_t layer = make_offset(uint64_t(l), 0);
@@ -266,7 +280,7 @@ class NativeEngine : public Engine {
 
   InputGrad<T> into_generator(const RowMasks<T>& masks) {
     const int l = g_.last();
-    return {masks, g_.derived(l), g_.mlp.slope, g_.outputs(l), g_.grad(0, 0), t_.data.dim};
+    return {masks, g_.derived(l), g_.mlp.slope, g_.outputs(l, own_rows()), g_.grad(0, 0), t_.data.dim};
   }
 
   template <class F>

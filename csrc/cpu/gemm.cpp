@@ -18,6 +18,7 @@ namespace {
 
 // Sums over k go in blocks: a panel of B stays in cache, and rounding errors grow with the block.
 constexpr int64_t kInnerBlock = 256;
+constexpr double kPackCost = 12;  // of an element, in the time of a FLOP
 // Elements of A packed at a time, and the rows that are worth packing B for.
 constexpr int64_t kChunkElements = 1 << 20;
 constexpr int64_t kChunkRows = 960;
@@ -148,7 +149,8 @@ class ByColumns {
   void run() {
     for (m0_ = 0; m0_ < p_.m; m0_ += row_chunk_) {
       const double flops = 2.0 * chunk_rows() * p_.n * p_.k * p_.pieces;
-      p_.workers->each(ceil_div(chunk_rows(), kR), flops, [this](int64_t panel, int thread) { pack_a(panel, thread); });
+      p_.workers->each(ceil_div(chunk_rows(), kR), kPackCost * double(chunk_rows() * p_.k),
+                       [this](int64_t panel, int thread) { pack_a(panel, thread); });
       std::fill_n(packed_panel_, threads_, int64_t(-1));
       p_.workers->each(col_panels_ * ceil_div(chunk_rows(), group_rows_), flops,
                        [this](int64_t task, int thread) { multiply(task, thread); });
@@ -264,7 +266,7 @@ class ByRows {
 
   void run() {
     const double flops = 2.0 * double(p_.m) * double(p_.n) * double(p_.k);
-    p_.workers->each(col_panels_, flops, [this](int64_t panel, int thread) {
+    p_.workers->each(col_panels_, kPackCost * double(p_.n * p_.k), [this](int64_t panel, int thread) {
       const int cols = int(std::min<int64_t>(kC, p_.n - panel * kC));
       pack_panel(*p_.b[0], panel * kC, cols, kC, 0, p_.k, b_ + panel * kC * p_.k, part(thread, 1));
     });
