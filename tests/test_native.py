@@ -155,6 +155,41 @@ def test_larger_networks(device, networks, dtype):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("networks", NETWORKS)
+def test_two_hundred_iterations(device, update, networks):
+    if pygan.build_info()["simt"]:
+        pytest.skip("too slow on the emulator")
+    compare(device, 200, 1e-5, update=update, networks=networks, optimizer=RULES["momentum"], data="uint8")
+
+
+@pytest.mark.parametrize("batch", [1, 5, 1500])
+def test_batches_of_any_size(device, batch):
+    if pygan.build_info()["simt"] and batch > 5:
+        pytest.skip("too slow on the emulator")
+    data = torch.linspace(0, 30, 2000 * 6, dtype=torch.float64).sin().view(2000, 6)
+    for update in ("alternating", "simultaneous"):
+        compare(
+            device, 2, 1e-8, networks="all", data=data, batch_size=batch, update=update, optimizer=RULES["momentum"]
+        )
+
+
+def test_threads_do_not_change_the_bits(device):
+    networks = ([20, 300, 260], {"output": "tanh", "dropout": 0.2}), ([260, 200, 30, 1], {"dropout": 0.3})
+    data = torch.linspace(0, 30, 80 * 260).sin().view(80, 260)
+    states, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            (trainer,) = trainers(device, networks, data, torch.float32, ("native",), batch_size=40)
+            trainer.run(3)
+            states.append(trainer)
+    finally:
+        torch.set_num_threads(before)
+    for other in states[1:]:
+        assert_equal(states[0], other, 0.0)
+
+
 def test_a_pair_of_rules(device):
     compare(device, 3, optimizer=(RULES["adam"], RULES["schedules"]))
     compare(device, 3, optimizer=(RULES["schedules"], RULES["adam"]))
