@@ -46,6 +46,10 @@ def _network_reason(network: torch.nn.Module) -> str | None:
         return "has parameters beside those of its layers"
     if not all(p.requires_grad for p in expected):
         return "has frozen parameters"
+    if any(p._backward_hooks for p in expected):
+        return "has hooks on its parameters, which only the composed engine calls"
+    if any("forward" in vars(module) for module in (network, *network.children())):
+        return "has a forward of its own"
     if is_hooked(network) or any(is_hooked(layer) for layer in network.children()):
         return "has hooks, which only the composed engine calls"
     return None

@@ -306,6 +306,9 @@ class Trainer:
         """Iterations in calls of the native engine."""
         session, end = native.Session(self), self.iteration + iterations
         while self.iteration < end and not interrupted():
+            if native.why_not(self) is not None:  # since the callback
+                yield from self._run_composed(end - self.iteration, recorder, interrupted)
+                return
             if not session.is_of(self):
                 session = native.Session(self)
             rows = session.run(self.iteration, min(end - self.iteration, _MOST_IN_A_CALL), _SECONDS_OF_A_CALL)

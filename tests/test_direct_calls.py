@@ -110,7 +110,11 @@ def test_seeds_of_64_bits():
         (lambda: ops.noise((2,), seed=0, offset=-(2**64)), ValueError, "noise: offset must be a whole number of"),
         (lambda: ops.adam_(LIST, LIST, LIST, LIST, step=1, betas=(0.5,)), ValueError, "betas must be two numbers"),
         (lambda: ops.adam_(LIST, LIST, LIST, LIST, step=1, lr=float("inf")), ValueError, "lr must be finite"),
-        (lambda: ops.adam_(LIST * 2, LIST * 2, LIST * 2, LIST * 2, step=1), ValueError, "params[1] shares memory with params[0]"),
+        (
+            lambda: ops.adam_(LIST * 2, LIST * 2, LIST * 2, LIST * 2, step=1),
+            ValueError,
+            "params[1] shares memory with params[0]",
+        ),
         (lambda: ops.adam_([], LIST, [], [], step=1), ValueError, "grads must have one entry for each of the 0"),
     ],
 )

@@ -304,6 +304,42 @@ def test_auto_says_once_why_it_cannot(device, monkeypatch):
         trainer.run(1)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda net: next(net.parameters()).register_hook(lambda g: g * 0), "has hooks on its parameters"),
+        (lambda net: setattr(net, "forward", lambda x, **_: x[:, :1]), "has a forward of its own"),
+        (lambda net: setattr(net.layers[0], "forward", lambda x: x), "has a forward of its own"),
+        (lambda net: net.register_forward_hook(lambda *a: None), "has hooks"),
+    ],
+    ids=["parameter's hook", "forward", "layer's forward", "hook"],
+)
+def test_what_python_would_run_is_the_composed_engines(device, change, reason):
+    (trainer,) = trainers(device, engines=("auto",))
+    assert trainer.engine == "native"
+    change(trainer.discriminator)
+    assert trainer.engine == "composed"
+    assert reason in native.why_not(trainer)
+
+
+def test_a_callback_may_add_a_hook(device):
+    (trainer,) = trainers(device, engines=("native",))
+    calls, iterations = [], 40 if pygan.build_info()["simt"] else 1 << 13
+
+    def callback(trainer, news):
+        if not calls:
+            trainer.discriminator.register_forward_hook(lambda *a: calls.append(a))
+
+    history = trainer.run(iterations, callback=callback)
+    assert calls
+    assert len(history) == iterations
+
+
+def test_epochs_of_a_schedule_may_be_fractions(device):
+    rule = Momentum(lr=0.05, momentum=0.1, final_momentum=0.9, momentum_epochs=(1.5, 3.5))
+    compare(device, 9, optimizer=rule)
+
+
 def test_autocast_is_the_composed_engines(device):
     (trainer,) = trainers(device, dtype=torch.float32, engines=("auto",))
     assert trainer.engine == "native"

@@ -63,7 +63,7 @@ PYGAN_HD double lr_at(const MomentumRule& rule, int64_t update) {
 }
 
 PYGAN_HD double momentum_at(const MomentumRule& rule, int64_t epoch) {
-  const double along = double(epoch - rule.first_epoch) / double(rule.last_epoch - rule.first_epoch);
+  const double along = (double(epoch) - rule.first_epoch) / (rule.last_epoch - rule.first_epoch);
   const double share = along < 0 ? 0 : along > 1 ? 1 : along;
   return rule.momentum * (1 - share) + rule.final_momentum * share;
 }

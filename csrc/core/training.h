@@ -28,8 +28,8 @@ struct MlpLayer {
 struct MomentumRule {
   double lr, lr_decay, lr_floor;
   double momentum, final_momentum;
-  int64_t first_epoch, last_epoch;  // between which momentum moves, linearly
-  double max_column_norm;           // of a unit's incoming weights after an update; 0: no limit
+  double first_epoch, last_epoch;  // between which momentum moves, linearly
+  double max_column_norm;          // of a unit's incoming weights after an update; 0: no limit
 };
 
 struct AdamRule {

@@ -393,17 +393,22 @@ class NativeEngine : public Engine {
     const MlpLayer& layer = net.layer(l);
     const int64_t n = layer.inputs;
     constexpr double kCost = 8;  // of an element, in the time of a FLOP of a product
-    workers_->each(layer.rows(), kCost * double(layer.weights()), [&](int64_t row, int) {
-      T* const w = net.param(layer.weight) + row * n;
-      double sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t j = 0; j < n; ++j) sum += double(w[j]) * double(w[j]);
-      const T norm = T(std::sqrt(sum));
-      if (!(norm > T(limit))) return;
-      const T scale = T(limit) / (norm + T(1e-7));
-#pragma omp simd
-      for (int64_t j = 0; j < n; ++j) w[j] *= scale;
+    const int64_t together = std::max<int64_t>(1, 16384 / n), blocks = (layer.rows() + together - 1) / together;
+    workers_->each(blocks, kCost * double(layer.weights()), [&](int64_t block, int) {
+      const int64_t end = std::min(layer.rows(), (block + 1) * together);
+      for (int64_t row = block * together; row < end; ++row) limit_norm(net.param(layer.weight) + row * n, n, T(limit));
     });
+  }
+
+  static void limit_norm(T* w, int64_t n, T limit) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n; ++j) sum += double(w[j]) * double(w[j]);
+    const T norm = T(std::sqrt(sum));
+    if (!(norm > limit)) return;
+    const T scale = limit / (norm + T(1e-7));
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j) w[j] *= scale;
   }
 
   Head<T> head_of(const Operand<T>& x, int64_t rows, int64_t real_rows) const {

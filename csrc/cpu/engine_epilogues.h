@@ -82,6 +82,10 @@ class UpdateWeight : public Epilogue<T> {
   void whole_rows(T* c, int64_t ld, int64_t i, int rows) override {
     for (int r = 0; r < rows; ++r) run(c + r * ld, (i + r) * ld_, ld_);
   }
+  int streams() const override { return state2_ ? 3 : 2; }
+  const T* stream(int number, int64_t i) const override {
+    return (number == 0 ? param_ : number == 1 ? state1_ : state2_) + i * ld_;
+  }
 
  private:
   void run(const T* grad, int64_t at, int64_t n) const {

@@ -127,24 +127,43 @@ class MaxOverPieces : public Epilogue<Compute<S>> {
       : bias_(bias), best_(best), y_(static_cast<S*>(y)), argmax_(argmax), units_(units), pieces_(pieces) {}
 
   void tile(T* c, int64_t i, int rows, int64_t j, int cols, int piece) override {
+    T bias[kTileCols<T>] = {};
+    for (int l = 0; bias_ && l < cols; ++l) bias[l] = bias_[(j + l) * pieces_ + piece];
     for (int r = 0; r < rows; ++r) {
-      const T* row = c + r * kTileCols<T>;
       T* best = best_ + (i + r) * units_ + j;
-      uint8_t* winner = argmax_ + (i + r) * units_ + j;
-#pragma omp simd
-      for (int l = 0; l < cols; ++l) {
-        const T value = bias_ ? row[l] + bias_[(j + l) * pieces_ + piece] : row[l];
-        // NaN wins and stays, the first of equals wins: as torch.max
-        const bool better = piece == 0 || value > best[l] || (value != value && best[l] == best[l]);
-        best[l] = better ? value : best[l];
-        winner[l] = better ? uint8_t(piece) : winner[l];
-      }
+      merge(c + r * kTileCols<T>, bias, cols, piece, best, argmax_ + (i + r) * units_ + j);
       if constexpr (!std::is_same_v<S, T>)
         if (piece == pieces_ - 1) store_row(best, cols, y_ + (i + r) * units_ + j);
     }
   }
 
  private:
+  // NaN wins and stays, the first of equals wins: as torch.max
+  static void merge(const T* row, const T* bias, int cols, int piece, T* best, uint8_t* winner) {
+    int l = 0;
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+      for (; l < cols; l += 16) {
+        const __mmask16 lanes = cols - l < 16 ? __mmask16((1u << (cols - l)) - 1) : __mmask16(0xffff);
+        const __m512 value = _mm512_add_ps(_mm512_loadu_ps(row + l), _mm512_loadu_ps(bias + l));
+        const __m512 now = _mm512_maskz_loadu_ps(lanes, best + l);
+        const __mmask16 better =
+            piece == 0 ? lanes
+                       : lanes & _mm512_cmp_ps_mask(value, now, _CMP_NLE_UQ) & _mm512_cmp_ps_mask(now, now, _CMP_ORD_Q);
+        _mm512_mask_storeu_ps(best + l, better, value);
+        _mm_mask_storeu_epi8(winner + l, better, _mm_set1_epi8(static_cast<char>(piece)));
+      }
+      return;
+    }
+#endif
+    for (; l < cols; ++l) {
+      const T value = row[l] + bias[l];
+      const bool better = piece == 0 || value > best[l] || (value != value && best[l] == best[l]);
+      best[l] = better ? value : best[l];
+      winner[l] = better ? uint8_t(piece) : winner[l];
+    }
+  }
+
   const T* bias_;
   T* best_;
   S* y_;

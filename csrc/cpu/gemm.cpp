@@ -102,19 +102,20 @@ MicroKernel<T> micro_kernel_for(int rows, int cols) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// What a panel of an operand (pack_panel's arguments) lies in; of `parts` parts that one which is asked for.
+// Part of what a panel of an operand (pack_panel's arguments) lies in: `share` steps of the inner index, from
+// part * share on.
 template <class T>
 Fetch memory_of_panel(const Operand<T>& operand, int64_t outer, int count, int64_t inner, int64_t kc, int64_t part,
-                      int64_t parts) {
+                      int64_t share) {
   constexpr int64_t kPiece = 128 / int64_t(sizeof(T));
+  const int64_t first = std::min(kc, part * share), last = std::min(kc, first + share);
+  if (first == last) return {};
   int64_t ld = 0;
   if (operand.inner_is_col) {
-    const int64_t pieces = ceil_div(kc, kPiece), first = pieces * part / parts, last = pieces * (part + 1) / parts;
-    const T* source = operand.in_place(outer, count, inner + first * kPiece, &ld);
-    if (!source || first == last) return {};
-    return {reinterpret_cast<const char*>(source), ld * int64_t(sizeof(T)), count, last - first, 128};
+    const T* source = operand.in_place(outer, count, inner + first, &ld);
+    if (!source) return {};
+    return {reinterpret_cast<const char*>(source), ld * int64_t(sizeof(T)), count, ceil_div(last - first, kPiece), 128};
   }
-  const int64_t first = kc * part / parts, last = kc * (part + 1) / parts;
   const T* source = operand.in_place(inner + first, int(last - first), outer, &ld);
   if (!source) return {};
   return {reinterpret_cast<const char*>(source), ld * int64_t(sizeof(T)), last - first, 1, 0};
@@ -135,8 +136,10 @@ class ByColumns {
         col_panels_(ceil_div(p_.n, kC)),
         inner_block_(p_.k <= kInnerBlock * 3 / 2 ? p_.k : ceil_div(p_.k, ceil_div(p_.k, kInnerBlock))),
         // enough tasks to balance the team, none so short that packing B for it would show
-        row_groups_(std::clamp<int64_t>(ceil_div(4 * threads_, std::max<int64_t>(col_panels_, 1)), 1,
-                                        ceil_div(row_chunk_, 8 * kR))),
+        row_groups_(col_panels_ % threads_ == 0
+                        ? 1
+                        : std::clamp<int64_t>(ceil_div(4 * threads_, std::max<int64_t>(col_panels_, 1)), 1,
+                                              ceil_div(row_chunk_, 8 * kR))),
         group_rows_(ceil_div(ceil_div(row_chunk_, kR), row_groups_) * kR),
         per_thread_(Workspace::bytes_for<T>(kC * inner_block_) + Workspace::bytes_for<T>(kPackBuffer<T>) +
                     Workspace::bytes_for<T>((inner_block_ < p_.k ? group_rows_ : kR) * kC)),
@@ -196,14 +199,14 @@ class ByColumns {
                   const T* b, T* c) {
     const bool blocked = inner_block_ < p_.k;
     const Block next = block_after(col_panel, piece, k + kc);
-    const int64_t panels = ceil_div(last - first, kR);
+    const int64_t share = ceil_div(next.kc, ceil_div(last - first, kR));
     for (int64_t i = first; i < last; i += kR) {
       const int rows = int(std::min<int64_t>(kR, last - i));
       T* tile = blocked ? c + (i - first) * kC : c;
       const Fetch fetch = next.kc == 0 ? Fetch{}
                                        : memory_of_panel(*p_.b[next.piece], next.col_panel * kC,
                                                          int(std::min<int64_t>(kC, p_.n - next.col_panel * kC)), next.k,
-                                                         next.kc, (i - first) / kR, panels);
+                                                         next.kc, (i - first) / kR, share);
       micro_kernel_for<T>(rows, cols)(kc, a_ + i * p_.k + k * kR, b, tile, kC, k > 0, fetch);
       if (k + kc == p_.k) p_.epilogue->tile(tile, m0_ + i, rows, col_panel * kC, cols, piece);
     }
@@ -275,7 +278,7 @@ class ByRows {
   }
 
  private:
-  static constexpr int64_t kResult = 1 << 15;  // elements
+  static constexpr int64_t kResult = 1 << 14;  // elements
 
   // A thread's packed A, buffer and results.
   T* part(int thread, int which) const {
@@ -295,11 +298,23 @@ class ByRows {
       pack_panel(*p_.a, i, rows_at(i, last), kR, 0, p_.k, panel, part(thread, 1));
       if (p_.a_sum) add_panel_sums(panel, p_.k, rows_at(i, last), p_.a_sum + i);
     }
+    const int streams = p_.epilogue->streams();
+    const int64_t share =
+        streams == 0 ? 0 : ceil_div((last - first) * p_.n * streams, col_panels_ * ceil_div(last - first, kR));
+    int64_t call = 0;
     for (int64_t j = 0; j < p_.n; j += kC)
-      for (int64_t i = first; i < last; i += kR)
+      for (int64_t i = first; i < last; i += kR, ++call)
         micro_kernel_for<T>(rows_at(i, last), int(std::min<int64_t>(kC, p_.n - j)))(
-            p_.k, a + (i - first) * p_.k, b_ + j * p_.k, c + (i - first) * ld_ + j, ld_, false, {});
+            p_.k, a + (i - first) * p_.k, b_ + j * p_.k, c + (i - first) * ld_ + j, ld_, false,
+            streams == 0 ? Fetch{} : part_of_stream(int(call % streams), first, call / streams * share, share));
     p_.epilogue->whole_rows(c, ld_, first, int(last - first));
+  }
+
+  // `share` elements of a stream of the epilogue, from row `first` and an offset on.
+  Fetch part_of_stream(int stream, int64_t first, int64_t offset, int64_t share) const {
+    const char* rows = reinterpret_cast<const char*>(p_.epilogue->stream(stream, first));
+    constexpr int64_t kPiece = 128;
+    return {rows + offset * int64_t(sizeof(T)), kPiece, ceil_div(share * int64_t(sizeof(T)), kPiece), 1, 0};
   }
 
   const Gemm<T>& p_;

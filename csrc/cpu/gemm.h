@@ -46,6 +46,13 @@ class Epilogue {
   // Whether whole rows are welcome in place of tiles, and such rows: c[r * ld + l] is C[i + r, l]. It may overwrite c.
   virtual bool takes_rows() const { return false; }
   virtual void whole_rows(T* c, int64_t ld, int64_t i, int rows) { (void)c, (void)ld, (void)i, (void)rows; }
+
+  // What whole rows are merged into, to be fetched before: matrices like the result, each contiguous; one's row i.
+  virtual int streams() const { return 0; }
+  virtual const T* stream(int number, int64_t i) const {
+    (void)number, (void)i;
+    return nullptr;
+  }
 };
 
 template <class T>

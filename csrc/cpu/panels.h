@@ -104,22 +104,29 @@ void copy_rows(const T* in, int64_t ld, int64_t rows, T* out) {
   for (int64_t k = 0; k < rows; ++k) memcpy(out + k * kWidth, in + k * ld, kWidth * sizeof(T));
 }
 
+template <class T>
+void copy_short_rows(const T* in, int64_t ld, int64_t rows, int count, int width, T* out) {
+  for (int64_t k = 0; k < rows; ++k) {
+    for (int i = 0; i < count; ++i) out[k * width + i] = in[k * ld + i];
+    for (int i = count; i < width; ++i) out[k * width + i] = T(0);
+  }
+}
+
 // panel[k * width + i] = operand(outer + i, inner + k), zero for i >= count.
 template <class T>
 void pack_panel(const Operand<T>& operand, int64_t outer, int count, int width, int64_t inner, int64_t kc, T* panel,
                 T* buffer) {
-  if (count < width) std::fill(panel, panel + kc * width, T(0));
   if (!operand.inner_is_col) {
     int64_t ld = 0;
     const T* source = operand.in_place(inner, int(kc), outer, &ld);
-    if (source && count == kTileCols<T> && width == kTileCols<T>)
-      copy_rows<kTileCols<T>>(source, ld, kc, panel);
-    else if (source && count == kRegisterRows && width == kRegisterRows)
-      copy_rows<kRegisterRows>(source, ld, kc, panel);
-    else
-      operand.block(inner, int(kc), outer, count, panel, width);
-    return;
+    if (source && count == kTileCols<T> && width == kTileCols<T>) return copy_rows<kTileCols<T>>(source, ld, kc, panel);
+    if (source && count == kRegisterRows && width == kRegisterRows)
+      return copy_rows<kRegisterRows>(source, ld, kc, panel);
+    if (source) return copy_short_rows(source, ld, kc, count, width, panel);
+    if (count < width) std::fill(panel, panel + kc * width, T(0));
+    return operand.block(inner, int(kc), outer, count, panel, width);
   }
+  if (count < width) std::fill(panel, panel + kc * width, T(0));
   for (int64_t k = 0; k < kc; k += kPackCols) {
     const int cols = int(std::min<int64_t>(kPackCols, kc - k));
     int64_t ld = kPackCols;
@@ -136,12 +143,20 @@ void pack_panel(const Operand<T>& operand, int64_t outer, int count, int width, 
 template <class T>
 void add_panel_sums(const T* panel, int64_t kc, int count, double* sums) {
   constexpr int64_t kRun = 32;
+  constexpr int kSteps = 4;  // side by side: together they fill whole vectors
   for (int64_t k0 = 0; k0 < kc; k0 += kRun) {
-    T run[kRegisterRows] = {};
+    T run[kSteps * kRegisterRows] = {};
     const int64_t end = std::min(kc, k0 + kRun);
-    for (int64_t k = k0; k < end; ++k)
+    int64_t k = k0;
+    for (; k + kSteps <= end; k += kSteps)
+      for (int i = 0; i < kSteps * kRegisterRows; ++i) run[i] += panel[k * kRegisterRows + i];
+    for (; k < end; ++k)
       for (int i = 0; i < kRegisterRows; ++i) run[i] += panel[k * kRegisterRows + i];
-    for (int i = 0; i < count; ++i) sums[i] += double(run[i]);
+    for (int i = 0; i < count; ++i) {
+      T sum = run[i];
+      for (int s = 1; s < kSteps; ++s) sum += run[s * kRegisterRows + i];
+      sums[i] += double(sum);
+    }
   }
 }
 

@@ -1,6 +1,14 @@
 #include "thread_team.h"
 
+#include <omp.h>
+
 #include <algorithm>
+#include <system_error>
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -15,6 +23,23 @@ constexpr int64_t kMostTasks = int64_t(1) << 20;
 
 uint64_t next_of(uint64_t ticket) { return ticket & kField; }
 uint64_t count_of(uint64_t ticket) { return ticket >> kFieldBits & kField; }
+
+// Where OpenMP binds its threads to places it has bound the calling thread, and a new one would inherit its place.
+void take_place(int thread) {
+#if defined(__linux__)
+  const int places = omp_get_num_places();
+  if (places < 2) return;
+  const int place = thread % places;
+  std::vector<int> processors(static_cast<size_t>(omp_get_place_num_procs(place)));
+  omp_get_place_proc_ids(place, processors.data());
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int processor : processors) CPU_SET(processor, &set);
+  pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+#else
+  (void)thread;
+#endif
+}
 
 // Waits a little, then lets others run: the machine may have fewer free cores than the team has members.
 class Patience {
@@ -36,7 +61,11 @@ class Patience {
 }  // namespace
 
 ThreadTeam::ThreadTeam(int threads) : Workers(threads, kWorth) {
-  for (int thread = 1; thread < threads; ++thread) others_.emplace_back([this, thread] { stay(thread); });
+  try {
+    for (int thread = 1; thread < threads; ++thread) others_.emplace_back([this, thread] { stay(thread); });
+  } catch (const std::system_error&) {
+    // The system gives no more: those that there are do the work, to the same bits.
+  }
 }
 
 ThreadTeam::~ThreadTeam() {
@@ -80,6 +109,7 @@ void ThreadTeam::work(int thread) const {
 
 void ThreadTeam::stay(int thread) const {
   const SubnormalsAreZero for_this_thread;
+  take_place(thread);
   Patience patience;
   while (!leaving_.load(std::memory_order_relaxed)) {
     const uint64_t ticket = ticket_.load(std::memory_order_relaxed);

@@ -29,9 +29,9 @@ class ThreadTeam : public Workers {
   void stay(int thread) const;
 
   // Phase, number of tasks and next task in one word: a late member cannot take a task of a phase that is over.
-  mutable std::atomic<uint64_t> ticket_{0};
-  mutable std::atomic<int64_t> done_{0};
-  mutable Call call_ = nullptr;
+  alignas(64) mutable std::atomic<uint64_t> ticket_{0};
+  alignas(64) mutable std::atomic<int64_t> done_{0};
+  alignas(64) mutable Call call_ = nullptr;
   mutable const void* f_ = nullptr;
   std::atomic<bool> leaving_{false};
   const SubnormalsAreZero for_the_caller_;

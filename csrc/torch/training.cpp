@@ -109,9 +109,9 @@ class Session {
                        item<double>(rule, "eps")};
     } else {
       mlp.momentum_rule = {
-          item<double>(rule, "lr"),          item<double>(rule, "lr_decay"),       item<double>(rule, "lr_floor"),
-          item<double>(rule, "momentum"),    item<double>(rule, "final_momentum"), item<int64_t>(rule, "first_epoch"),
-          item<int64_t>(rule, "last_epoch"), item<double>(rule, "max_column_norm")};
+          item<double>(rule, "lr"),         item<double>(rule, "lr_decay"),       item<double>(rule, "lr_floor"),
+          item<double>(rule, "momentum"),   item<double>(rule, "final_momentum"), item<double>(rule, "first_epoch"),
+          item<double>(rule, "last_epoch"), item<double>(rule, "max_column_norm")};
     }
     return mlp;
   }
