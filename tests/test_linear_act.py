@@ -393,3 +393,21 @@ def test_newer_precision_settings_are_understood(device):
         pygan.ops.linear_act(x, weight, bias)
     finally:
         settings.fp32_precision = before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("m", [3073, 7001])
+def test_weight_gradient_of_a_long_batch(device, dtype, m):
+    """Sums over more rows than are packed at a time, for more rows of the weight than go together."""
+    if pygan.build_info()["simt"] and m > 4000:
+        pytest.skip("too slow on the emulator")
+    x, g = (torch.linspace(0, 40 * n, m * n, dtype=torch.float64).sin().view(m, n).to(device, dtype) for n in (37, 205))
+    weight, bias = (
+        torch.zeros(*shape, device=device, dtype=dtype, requires_grad=True) for shape in ((205, 37), (205,))
+    )
+    y = pygan.ops.linear_act(x, weight, bias, activation="identity")
+    got = torch.autograd.grad(y, (weight, bias), g)
+    expected = g.double().T @ x.double(), g.double().sum(0)
+    scale = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3}[dtype]
+    for ours, true in zip(got, expected, strict=True):
+        assert (ours.double() - true).norm() <= scale * m**0.5 * true.norm().clamp_min(1.0)

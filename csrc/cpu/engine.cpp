@@ -105,6 +105,7 @@ class NativeEngine : public Engine {
         g_(training.generator, int(training.generator.layers.size()), training.simultaneous ? m_ : 2 * m_, m_),
         d_(training.discriminator, int(training.discriminator.layers.size()) - 1, 2 * m_,
            training.simultaneous ? 3 * m_ : 2 * m_),
+        z_(size_t(2 * m_ * g_.layer(0).inputs)),
         indices_(size_t(m_)) {
     const int64_t k = d_.layer(d_.last()).inputs, blocks = Head<T>::blocks(2 * m_, k);
     parts_.resize(Sums<T>::size(blocks, k));
@@ -140,14 +141,12 @@ class NativeEngine : public Engine {
     for (int64_t j = 0; j < k; ++j) seen = discriminator_step(i * k + j, i, j == k - 1);
     const int64_t epoch = epoch_of(i * k + k - 1);
     if (t_.simultaneous) {
-      const Noise z(*this, stream::noise_d, i * k + k - 1);
-      update_generator(z.source(), rows(m_, stream::g_in_d, i * k + k - 1), g_.update(i, epoch));
+      update_generator(rows(m_, stream::g_in_d, i * k + k - 1), g_.update(i, epoch));
     } else {
-      const Noise z(*this, stream::noise_g, i);
       seen.g_loss = generator_loss(i).g_loss;
       Rows own = rows(m_, stream::g, i);
       own.first = m_;
-      update_generator(z.source(), own, g_.update(i, epoch));
+      update_generator(own, g_.update(i, epoch));
     }
     statistics[0] = seen.d_loss, statistics[1] = seen.g_loss;
     statistics[2] = seen.d_real, statistics[3] = seen.d_fake;
@@ -191,12 +190,15 @@ class NativeEngine : public Engine {
 
   // The generator's outputs for step t and, `also_own`, for its own step in iteration i.
   void generate(int64_t t, int64_t i, bool also_own) {
-    const Noise z(*this, stream::noise_d, t);
-    if (!also_own) return forward(g_, z.source(), rows(m_, stream::g_in_d, t));
-    const Noise own(*this, stream::noise_g, i);
-    const Stacked<T> by_row(z.source().by_row, own.source().by_row, m_);
-    forward(g_, {by_row, by_row},
-            {2 * m_, 0, m_, make_offset(stream::g_in_d, uint64_t(t)), make_offset(stream::g, uint64_t(i))});
+    Rows drawn = rows(m_, stream::g_in_d, t);
+    draw_noise(stream::noise_d, t, 0);
+    if (also_own) {
+      draw_noise(stream::noise_g, i, m_);
+      drawn.count = 2 * m_;
+      drawn.bottom = make_offset(stream::g, uint64_t(i));
+    }
+    const Dense<T> z(noise(0, drawn.count), true);
+    forward(g_, {z, z}, drawn);
   }
 
   // What the generator descends, and its gradient at the generator's outputs.
@@ -219,29 +221,31 @@ class NativeEngine : public Engine {
     return statistics;
   }
 
-  void update_generator(const Source<T>& z, const Rows& own, const Update<T>& update) {
-    backward(g_, g_.last(), z, own, 0, &update, nullptr);
+  void update_generator(const Rows& own, const Update<T>& update) {
+    const Dense<T> by_row(noise(own.first, m_), true), by_col(noise(own.first, m_), false);
+    backward(g_, g_.last(), {by_row, by_col}, own, 0, &update, nullptr);
   }
 
   // ---- its parts ----
 
-  // z of one step.
-  class Noise {
-   public:
-    Noise(const NativeEngine& engine, uint64_t stream, int64_t step)
-        : by_row_(of(engine, stream, step, true)), by_col_(of(engine, stream, step, false)) {}
-    Source<T> source() const { return {by_row_, by_col_}; }
+  // z (m, inputs) of one step, into rows from `first` on. Drawn once: its products want it along rows and along columns.
+  void draw_noise(uint64_t stream, int64_t step, int64_t first) {
+    const int64_t size = m_ * g_.layer(0).inputs, chunk = 8192;
+    constexpr double kCost = 20;  // of an element, in the time of a FLOP of a product
+    T* const z = z_.data() + first * g_.layer(0).inputs;
+    workers_->each((size + chunk - 1) / chunk, kCost * double(size), [&](int64_t c, int) {
+      const int64_t begin = c * chunk, count = std::min(chunk, size - begin);
+      noise_run(t_.noise, t_.seed, make_offset(stream, uint64_t(step)), begin, count, z + begin);
+    });
+  }
 
-   private:
-    static NoiseRows<T> of(const NativeEngine& e, uint64_t stream, int64_t step, bool by_row) {
-      return {e.t_.noise, e.t_.seed, make_offset(stream, uint64_t(step)), e.g_.layer(0).inputs, by_row};
-    }
-
-    NoiseRows<T> by_row_, by_col_;
-  };
+  Matrix noise(int64_t first, int64_t count) const {
+    const int64_t n = g_.layer(0).inputs;
+    return {z_.data() + first * n, count, n, n, 1};
+  }
 
   static Rows rows(int64_t count, uint64_t stream, int64_t step) {
-    return {count, 0, count, make_offset(stream, uint64_t(step))};
+    return {count, 0, count, make_offset(stream, uint64_t(step)), 0};
   }
 
   Rows fakes_of(const Rows& both) const { return {m_, m_, m_, both.bottom}; }
@@ -445,6 +449,7 @@ class NativeEngine : public Engine {
   const int64_t m_;
   Network<T> g_, d_;
   const Workers* workers_ = nullptr;
+  std::vector<T> z_;
   std::vector<int64_t> indices_;  // of the minibatch's rows
   std::vector<T> parts_, head_total_, head_scratch_;
   std::vector<HeadStatistics> head_statistics_;

@@ -1,4 +1,4 @@
-// What a whole iteration multiplies beside the operands of operands.h: noise, rows of the data set, two halves.
+// What a whole iteration multiplies beside the operands of operands.h: rows of the data set, and two halves.
 #pragma once
 
 #include <algorithm>
@@ -7,39 +7,6 @@
 #include "operands.h"
 
 namespace pygan::cpu::PYGAN_ISA {
-
-// z (rows, cols), which never lies in memory.
-template <class T>
-class NoiseRows : public Operand<T> {
- public:
-  NoiseRows(NoiseKind kind, uint64_t seed, uint64_t offset, int64_t cols, bool inner_is_col)
-      : Operand<T>(inner_is_col), kind_(kind), seed_(seed), offset_(offset), cols_(cols) {}
-
-  void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
-    if (cols == cols_) return whole_rows(row, rows, out, ld);
-    for (int r = 0; r < rows; ++r) noise_run(kind_, seed_, offset_, (row + r) * cols_ + col, cols, out + r * ld);
-  }
-
- private:
-  // Many short rows are one run of numbers.
-  void whole_rows(int64_t row, int rows, T* out, int64_t ld) const {
-    T run[kWordsAtOnce];
-    const int64_t first = row * cols_, end = (row + rows) * cols_;
-    int64_t r = 0, c = 0;
-    for (int64_t i = first / 4 * 4; i < end; i += kWordsAtOnce) {
-      const int64_t begin = std::max(i, first), stop = std::min(i + kWordsAtOnce, end);
-      noise_run(kind_, seed_, offset_, begin, stop - begin, run);
-      for (int64_t j = 0; j < stop - begin; ++j) {
-        out[r * ld + c] = run[j];
-        if (++c == cols_) c = 0, ++r;
-      }
-    }
-  }
-
-  NoiseKind kind_;
-  uint64_t seed_, offset_;
-  int64_t cols_;
-};
 
 // Rows of the data set, gathered.
 template <class T>

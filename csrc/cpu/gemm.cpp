@@ -22,6 +22,10 @@ constexpr double kPackCost = 12;  // of an element, in the time of a FLOP
 // Elements of A packed at a time, and the rows that are worth packing B for.
 constexpr int64_t kChunkElements = 1 << 20;
 constexpr int64_t kChunkRows = 960;
+// A sum over more than this, a weight's gradient of a large batch, goes in chunks, of fewer rows: what is packed of A
+// is then no larger.
+constexpr int64_t kInnerChunk = 2048;
+constexpr int64_t kLongRows = 192;
 
 template <class T>
 struct VectorOf {
@@ -121,7 +125,8 @@ Fetch memory_of_panel(const Operand<T>& operand, int64_t outer, int count, int64
   return {reinterpret_cast<const char*>(source), ld * int64_t(sizeof(T)), last - first, 1, 0};
 }
 
-// By columns, a chunk of rows [m0, m0 + mc) at a time: A is packed, then tasks are (column panel, group of row panels).
+// By columns, a chunk of rows [m0, m0 + mc) and of k at a time: A is packed, then tasks are (column panel, group of row
+// panels).
 template <class T>
 class ByColumns {
  public:
@@ -131,10 +136,14 @@ class ByColumns {
   explicit ByColumns(const Gemm<T>& problem)
       : p_(problem),
         threads_(p_.workers->threads),
-        row_chunk_(ceil_div(std::min(p_.m, std::max(kChunkRows, kChunkElements / std::max<int64_t>(p_.k, 1))), kR) *
+        inner_chunk_(p_.pieces > 1 ? p_.k : even_part(p_.k, kInnerChunk)),
+        row_chunk_(ceil_div(std::min(p_.m, inner_chunk_ < p_.k
+                                               ? kLongRows
+                                               : std::max(kChunkRows, kChunkElements / std::max<int64_t>(p_.k, 1))),
+                            kR) *
                    kR),
         col_panels_(ceil_div(p_.n, kC)),
-        inner_block_(p_.k <= kInnerBlock * 3 / 2 ? p_.k : ceil_div(p_.k, ceil_div(p_.k, kInnerBlock))),
+        inner_block_(even_part(inner_chunk_, kInnerBlock)),
         // enough tasks to balance the team, none so short that packing B for it would show
         row_groups_(col_panels_ % threads_ == 0
                         ? 1
@@ -143,32 +152,43 @@ class ByColumns {
         group_rows_(ceil_div(ceil_div(row_chunk_, kR), row_groups_) * kR),
         per_thread_(Workspace::bytes_for<T>(kC * inner_block_) + Workspace::bytes_for<T>(kPackBuffer<T>) +
                     Workspace::bytes_for<T>((inner_block_ < p_.k ? group_rows_ : kR) * kC)),
-        space_(Workspace::bytes_for<T>(row_chunk_ * p_.k) + threads_ * (per_thread_ + sizeof(int64_t)) + 64) {
-    a_ = space_.template take<T>(row_chunk_ * p_.k);
+        results_(inner_chunk_ < p_.k ? row_chunk_ * col_panels_ * kC : 0),
+        space_(Workspace::bytes_for<T>(row_chunk_ * inner_chunk_) + Workspace::bytes_for<T>(results_) +
+               threads_ * (per_thread_ + sizeof(int64_t)) + 64) {
+    a_ = space_.template take<T>(row_chunk_ * inner_chunk_);
+    c_ = space_.template take<T>(results_);
     scratch_ = space_.template take<char>(threads_ * per_thread_);
     packed_panel_ = space_.template take<int64_t>(threads_);
   }
 
   void run() {
     for (m0_ = 0; m0_ < p_.m; m0_ += row_chunk_) {
-      const double flops = 2.0 * chunk_rows() * p_.n * p_.k * p_.pieces;
-      p_.workers->each(ceil_div(chunk_rows(), kR), kPackCost * double(chunk_rows() * p_.k),
-                       [this](int64_t panel, int thread) { pack_a(panel, thread); });
-      std::fill_n(packed_panel_, threads_, int64_t(-1));
-      p_.workers->each(col_panels_ * ceil_div(chunk_rows(), group_rows_), flops,
-                       [this](int64_t task, int thread) { multiply(task, thread); });
+      k0_ = 0;
+      do {  // once even for k == 0: the epilogue still has a bias to apply
+        const double flops = 2.0 * chunk_rows() * p_.n * chunk_inner() * p_.pieces;
+        p_.workers->each(ceil_div(chunk_rows(), kR), kPackCost * double(chunk_rows() * chunk_inner()),
+                         [this](int64_t panel, int thread) { pack_a(panel, thread); });
+        std::fill_n(packed_panel_, threads_, int64_t(-1));
+        p_.workers->each(col_panels_ * ceil_div(chunk_rows(), group_rows_), flops,
+                         [this](int64_t task, int thread) { multiply(task, thread); });
+        k0_ += inner_chunk_;
+      } while (k0_ < p_.k);
     }
   }
 
  private:
+  // k in equal parts of at most half more than `size`.
+  static int64_t even_part(int64_t k, int64_t size) { return k <= size * 3 / 2 ? k : ceil_div(k, ceil_div(k, size)); }
+
   int64_t chunk_rows() const { return std::min(row_chunk_, p_.m - m0_); }
+  int64_t chunk_inner() const { return std::min(inner_chunk_, p_.k - k0_); }
 
   void pack_a(int64_t panel, int thread) {
     T* buffer = reinterpret_cast<T*>(scratch_ + thread * per_thread_);
     const int count = int(std::min<int64_t>(kR, chunk_rows() - panel * kR));
-    T* packed = a_ + panel * kR * p_.k;
-    pack_panel(*p_.a, m0_ + panel * kR, count, kR, 0, p_.k, packed, buffer);
-    if (p_.a_sum) add_panel_sums(packed, p_.k, count, p_.a_sum + m0_ + panel * kR);
+    T* packed = a_ + panel * kR * inner_chunk_;
+    pack_panel(*p_.a, m0_ + panel * kR, count, kR, k0_, chunk_inner(), packed, buffer);
+    if (p_.a_sum) add_panel_sums(packed, chunk_inner(), count, p_.a_sum + m0_ + panel * kR);
   }
 
   void multiply(int64_t task, int thread) {
@@ -182,16 +202,17 @@ class ByColumns {
     const int64_t last = std::min(chunk_rows(), first + group_rows_);
     const int cols = int(std::min<int64_t>(kC, p_.n - col_panel * kC));
     for (int piece = 0; piece < p_.pieces; ++piece) {
-      int64_t k = 0;
-      do {  // once even for k == 0: the epilogue still has a bias to apply
-        const int64_t kc = std::min(inner_block_, p_.k - k);
+      int64_t k = k0_;
+      const int64_t end = k0_ + chunk_inner();
+      do {
+        const int64_t kc = std::min(inner_block_, end - k);
         const bool whole = inner_block_ >= p_.k && p_.pieces == 1;
         if (!whole || packed_panel_[thread] != col_panel)
           pack_panel(*p_.b[piece], col_panel * kC, cols, kC, k, kc, b, buffer);
         packed_panel_[thread] = col_panel;
         row_panels(first, last, col_panel, cols, piece, k, kc, b, c);
         k += kc;
-      } while (k < p_.k);
+      } while (k < end);
     }
   }
 
@@ -202,12 +223,12 @@ class ByColumns {
     const int64_t share = ceil_div(next.kc, ceil_div(last - first, kR));
     for (int64_t i = first; i < last; i += kR) {
       const int rows = int(std::min<int64_t>(kR, last - i));
-      T* tile = blocked ? c + (i - first) * kC : c;
+      T* tile = results_ ? c_ + (col_panel * row_chunk_ + i) * kC : blocked ? c + (i - first) * kC : c;
       const Fetch fetch = next.kc == 0 ? Fetch{}
                                        : memory_of_panel(*p_.b[next.piece], next.col_panel * kC,
                                                          int(std::min<int64_t>(kC, p_.n - next.col_panel * kC)), next.k,
                                                          next.kc, (i - first) / kR, share);
-      micro_kernel_for<T>(rows, cols)(kc, a_ + i * p_.k + k * kR, b, tile, kC, k > 0, fetch);
+      micro_kernel_for<T>(rows, cols)(kc, a_ + i * inner_chunk_ + (k - k0_) * kR, b, tile, kC, k > 0, fetch);
       if (k + kc == p_.k) p_.epilogue->tile(tile, m0_ + i, rows, col_panel * kC, cols, piece);
     }
   }
@@ -220,22 +241,24 @@ class ByColumns {
 
   // What a thread packs next, if threads come by turns; kc == 0: nothing.
   Block block_after(int64_t col_panel, int piece, int64_t k) const {
-    if (k < p_.k) return {col_panel, piece, k, std::min(inner_block_, p_.k - k)};
-    if (piece + 1 < p_.pieces) return {col_panel, piece + 1, 0, std::min(inner_block_, p_.k)};
+    const int64_t end = k0_ + chunk_inner();
+    if (k < end) return {col_panel, piece, k, std::min(inner_block_, end - k)};
+    if (piece + 1 < p_.pieces) return {col_panel, piece + 1, k0_, std::min(inner_block_, end - k0_)};
     const int64_t next = col_panel + (row_groups_ == 1 ? threads_ : 1);
     if (next >= col_panels_) return {0, 0, 0, 0};
-    return {next, 0, 0, std::min(inner_block_, p_.k)};
+    return {next, 0, k0_, std::min(inner_block_, end - k0_)};
   }
 
   const Gemm<T>& p_;
   const int threads_;
-  const int64_t row_chunk_, col_panels_, inner_block_, row_groups_, group_rows_;
+  const int64_t inner_chunk_, row_chunk_, col_panels_, inner_block_, row_groups_, group_rows_;
   const size_t per_thread_;
+  const int64_t results_;  // elements of tiles that are kept from one chunk of k to the next
   Workspace space_;
-  T* a_;
+  T *a_, *c_;
   char* scratch_;
   int64_t* packed_panel_;  // of B, by thread
-  int64_t m0_ = 0;
+  int64_t m0_ = 0, k0_ = 0;
 };
 
 // By rows: B is packed, then tasks are groups of row panels, whose results are consumed row by row.
