@@ -16,7 +16,10 @@ from simt_builds import ACCESS_CHECKS, EMULATOR, HOOKS, SANITIZE, SIMT, Builder
 CSRC = SIMT.parent.parent / "csrc"
 MATHS = ["tf32", "bf16", "fp32"]
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in (*(f"layer_{math}" for math in MATHS), "dropout", "noise")]
-KERNELS += [CSRC / "cuda" / f"{name}.cu" for name in ("optimizer", "gan_loss", "small_mlp", "engine", "engine_head")]
+KERNELS += [
+    CSRC / "cuda" / f"{name}.cu"
+    for name in ("optimizer", "gan_loss", "small_mlp", "head_loss", "engine", "engine_head")
+]
 KERNELS += [CSRC / "cuda" / f"engine_{name}.cu" for name in ("prepare", "fp32", "tf32", "bf16", "f16", "fp64")]
 DRIVER = SIMT / "kernels.cpp"
 
@@ -85,8 +88,19 @@ ODD_LAYERS = [
         f"grad_w {math} 0 3 5 relu",
     )
 ]
-# On 132 multiprocessors the discriminator's first product is split and its blocks finish it.
-ENGINES = ["engine f32 alternating 40 0.3", "engine f32 simultaneous 33 0"]
+# On 132 multiprocessors the discriminator's first product is split and its blocks finish it; on one, blocks of the head
+# take several tiles of rows, and a wide head's sums are added up by a launch of their own.
+ENGINES = [
+    "engine fp32 alternating 40 0.3 40",
+    "engine fp32 simultaneous 33 0 40",
+    "engine fp32 alternating 150 0 700",
+    "engine tf32 alternating 40 0 40",
+    "engine bf16 simultaneous 40 0.3 40",
+    "engine f16 alternating 33 0 40",
+    "engine fp64 alternating 33 0.3 40",
+]
+HEADS = [f"head {dtype} {rows} {width}" for dtype in ("f32", "bf16") for rows, width in ((128, 128), (301, 77), (3, 1))]
+HEADS += ["head f32 40 5000"]
 ODD_ELEMENTS = [f"{op} {dtype} {n}" for op in OPS for dtype in ("f32", "bf16") for n in (1, 1021)]
 ODD_MLPS = [
     f"{op} {dtype} {rows} {width}"
@@ -256,14 +270,20 @@ def test_no_race_at_odd_shapes(hooked, seed):
         assert faults(run_cases(hooked, ODD_MLPS, multiprocessors, seed)) == []
 
 
-@pytest.mark.parametrize("multiprocessors", [132, 8])
+@pytest.mark.parametrize("multiprocessors", [132, 1])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_in_the_head(hooked, seed, multiprocessors):
+    assert faults(run_cases(hooked, HEADS, multiprocessors, seed)) == []
+
+
+@pytest.mark.parametrize("multiprocessors", [132, 8, 1])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_race_in_iterations(hooked, seed, multiprocessors):
     assert faults(run_cases(hooked, ENGINES, multiprocessors, seed)) == []
 
 
 def test_sanitizers_in_iterations(sanitized):
-    assert faults(run_cases(sanitized, ENGINES, 132)) == []
+    assert faults(run_cases(sanitized, ENGINES + HEADS, 132)) == []
 
 
 @pytest.mark.parametrize("tile", TILES)

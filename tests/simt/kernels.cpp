@@ -5,7 +5,10 @@
 //                                               maxout whose product is there; variants are in Layer
 //   <op> <dtype> <n>                            elementwise: accesses alone are looked at
 //   <op> <dtype> <rows> <width>                 an MLP of three layers in one launch: accesses alone
-//   engine <dtype> <update> <m> <dropout>       iterations of the native engine: likewise, and that they are finite
+//   head <dtype> <rows> <width>                 head_loss forward and backward: accesses alone
+//   engine <arithmetic> <update> <m> <dropout> <hidden>
+//                                               iterations of the native engine, whose discriminator's last hidden
+//                                               layer is as wide: likewise, and that they are finite
 
 #include <algorithm>
 #include <cstdio>
@@ -246,12 +249,29 @@ void run_mlp(const std::string& op, DType dtype, int64_t rows, int width) {
   small_mlp_backward(backward);
 }
 
+template <class S>
+void run_head(DType dtype, int64_t rows, int64_t width) {
+  using T = Compute<S>;
+  const Values<S> hidden(rows, width, 1), weight(1, width, 2), bias(1, 1, 3), upstream(1, 1, 4),
+      grad_logits(rows, 1, 5);
+  const DeviceArray<S> loss(1), logits(static_cast<size_t>(rows));
+  const DeviceArray<T> slopes(static_cast<size_t>(rows)), sums(static_cast<size_t>(width + 1));
+  const DeviceArray<S> grad_hidden(size_t(rows * width)), grad_weight(static_cast<size_t>(width)), grad_bias(1);
+  head_loss_forward({dtype, hidden.view(), weight.device.data(), bias.device.data(), rows / 2, GanTerm::fake, 0.1,
+                     loss.data(), logits.data(), slopes.data(), sums.data(), resources()});
+  for (const bool of_sums : {true, false})
+    head_loss_backward({dtype, hidden.view(), weight.device.data(), upstream.device.data(),
+                        of_sums ? nullptr : grad_logits.device.data(), slopes.data(), of_sums ? sums.data() : nullptr,
+                        grad_hidden.data(), grad_weight.data(), grad_bias.data(), resources()});
+}
+
 // A generator of a linear layer and one more, a discriminator of maxout, linear and head; all of one dropout.
-void run_engine(DType dtype, std::istream& rest) {
+template <class S>
+void run_engine(DType dtype, bool allow_tf32, std::istream& rest) {
   std::string update;
-  int64_t m;
+  int64_t m, hidden;
   double p;
-  rest >> update >> m >> p;
+  rest >> update >> m >> p >> hidden;
   constexpr int64_t kDim = 516, kCount = 50;
   const auto network = [&](std::vector<MlpLayer> layers, bool adam) {
     Mlp mlp{};
@@ -265,14 +285,10 @@ void run_engine(DType dtype, std::istream& rest) {
     mlp.adam = adam;
     mlp.adam_rule = {1e-3, 0.5, 0.9, 1e-8};
     mlp.momentum_rule = {0.01, 1.1, 1e-3, 0.5, 0.7, 1, 2, 0.5};
-    const auto values = [&](float value) -> void* {
-      const std::vector<float> numbers(size_t(mlp.size), value);
-      return scratches.emplace_back(std::make_unique<DeviceArray<char>>(numbers.size() * sizeof(float)))->data();
-    };
     for (void** flat : {&mlp.params, &mlp.state1, &mlp.state2}) {
-      *flat = values(0);
+      *flat = scratches.emplace_back(std::make_unique<DeviceArray<char>>(size_t(mlp.size) * sizeof(S)))->data();
       for (int64_t i = 0; i < mlp.size; ++i)
-        static_cast<float*>(*flat)[i] = flat == &mlp.params ? float(i % 17) / 64 - 0.125f : 0.0f;
+        static_cast<S*>(*flat)[i] = narrow<S>(Compute<S>(flat == &mlp.params ? double(i % 17) / 64 - 0.125 : 0.0));
     }
     return mlp;
   };
@@ -282,8 +298,8 @@ void run_engine(DType dtype, std::istream& rest) {
   training.generator =
       network({{20, 36, 1, Activation::relu, 0, 0, 0}, {36, kDim, 1, Activation::tanh, 0, 0, 0}}, true);
   training.discriminator = network({{kDim, 9, 3, Activation::identity, 0, 0, 0},
-                                    {9, 40, 1, Activation::leaky_relu, 0, 0, 0},
-                                    {40, 1, 1, Activation::identity, 0, 0, 0}},
+                                    {9, hidden, 1, Activation::leaky_relu, 0, 0, 0},
+                                    {hidden, 1, 1, Activation::identity, 0, 0, 0}},
                                    false);
   training.data = {data.data(), true, kCount, kDim, -1, 2.0 / 255};
   training.batch = m;
@@ -296,7 +312,7 @@ void run_engine(DType dtype, std::istream& rest) {
   const std::unique_ptr<Engine> engine(make_engine(training));
   constexpr int64_t kIterations = 2;
   std::vector<double> statistics(kIterations * kStatistics);
-  const int64_t done = engine->run(0, kIterations, 1e9, statistics.data(), resources());
+  const int64_t done = engine->run(0, kIterations, 1e9, statistics.data(), resources(allow_tf32));
   if (done != kIterations) throw std::runtime_error("stopped after " + std::to_string(done) + " iterations");
 }
 
@@ -309,11 +325,18 @@ void run_case(const std::string& line) {
     if (arithmetic == "bf16") return run_layer<Math::bf16>(what, words);
     return run_layer<Math::fp32>(what, words);
   }
-  if (what == "engine") return run_engine(DType::f32, words);
+  if (what == "engine") {
+    if (arithmetic == "fp64") return run_engine<double>(DType::f64, false, words);
+    if (arithmetic == "bf16") return run_engine<BFloat16>(DType::bf16, false, words);
+    if (arithmetic == "f16") return run_engine<Float16>(DType::f16, false, words);
+    return run_engine<float>(DType::f32, arithmetic == "tf32", words);
+  }
   int64_t n;
   words >> n;
   int width;
-  if (words >> width)
+  if (words >> width && what == "head")
+    return arithmetic == "bf16" ? run_head<BFloat16>(DType::bf16, n, width) : run_head<float>(DType::f32, n, width);
+  if (words)
     return arithmetic == "bf16" ? run_mlp<BFloat16>(what, DType::bf16, n, width)
                                 : run_mlp<float>(what, DType::f32, n, width);
   if (arithmetic == "bf16") return run_elementwise<BFloat16>(what, DType::bf16, n);
