@@ -52,7 +52,7 @@ def test_jax_agrees(workload, name):
         f"measure.check(workloads.get({workload!r}), ('native', {name!r}), torch.device('cpu'))"
     )
     # JAX warns of every later fork of the process that it is in
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)
 
 
 def test_a_provider_that_computes_something_else_is_caught(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import platform
 import statistics
 import subprocess
@@ -239,7 +240,11 @@ def memory(workload: Workload, name: str, device: torch.device) -> int:
     """Bytes that 10 iterations need above data and libraries, at most, in a process of their own."""
     program = _MEMORY.format(threads=torch.get_num_threads())
     done = subprocess.run(
-        [sys.executable, "-c", program, workload.name, name, str(device)], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", program, workload.name, name, str(device)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # the pygan that is running, no other
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"memory of {name} on {workload.name}: {done.stderr.strip().splitlines()[-1:]}")
