@@ -56,15 +56,16 @@ class DivergenceError(ArithmeticError):
     Attributes:
         iteration: the first iteration with such a loss, counted from 0.
         values: its statistics by name.
-        restored: the iteration whose state, the last good one kept, was put back.
+        restored: the iteration whose state, the last good one kept, was put back; None if none was kept.
     """
 
-    def __init__(self, iteration: int, values: dict[str, float], before: dict[str, float] | None, restored: int):
+    def __init__(self, iteration: int, values: dict[str, float], before: dict[str, float] | None, restored: int | None):
         self.iteration, self.values, self.restored = iteration, values, restored
         past = f" (the iteration before: {_written(before)})" if before else ""
+        state = "no earlier state was kept" if restored is None else f"the state of iteration {restored} was put back"
         super().__init__(
-            f"training diverged at iteration {iteration}: {_written(values)}{past}; "
-            f"the state of iteration {restored} was put back; a lower learning rate may help"
+            f"training diverged at iteration {iteration}: {_written(values)}{past}; {state}; "
+            "a lower learning rate may help"
         )
 
 

@@ -55,6 +55,13 @@ def _network_reason(network: torch.nn.Module) -> str | None:
     return None
 
 
+def slower_than_composed(trainer: Trainer) -> bool:
+    """Whether the composed engine should win: where its ops leave a product to torch's library, which this has not."""
+    rows = trainer.config.batch_size
+    largest = max(p.numel() for network in (trainer.generator, trainer.discriminator) for p in network.parameters())
+    return _C.uses_library(trainer.generator.flat_parameters(), 2.0 * rows * largest)
+
+
 class Session:
     """The native engine at work on a trainer's networks, which it changes in place.
 

@@ -153,7 +153,8 @@ class Trainer:
             return asked, None
         reason = native.why_not(self)
         if reason is None:
-            return "native", None
+            slower = asked == "auto" and native.slower_than_composed(self)
+            return ("composed" if slower else "native"), None
         if asked == "native":
             raise ValueError(f"engine must be composed or auto here: {reason}")
         return "composed", reason
@@ -241,7 +242,13 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------- running
 
-    def run(self, iterations: int, callback: Callable[[Trainer, History], None] | None = None) -> History:
+    def run(
+        self,
+        iterations: int,
+        callback: Callable[[Trainer, History], None] | None = None,
+        *,
+        rollback: bool = True,
+    ) -> History:
         """Train for so many iterations, from where the trainer stands.
 
         An interrupt (Ctrl-C, or SIGTERM where Python handles it) waits for the end of the iteration: the trainer is
@@ -250,6 +257,8 @@ class Trainer:
         Args:
             iterations: at least 1.
             callback: called a few times a second with this trainer and the statistics since its last call.
+            rollback: keep a copy of the last good state, as large as parameters and optimizer state together, to put
+                back should a loss become infinite or NaN. Without it such a run leaves the state as it then is.
 
         Returns:
             The statistics of these iterations.
@@ -259,7 +268,7 @@ class Trainer:
             ValueError: a network's parameters have changed in number, shape, dtype or device since the trainer was
                 made.
             RuntimeError: called where torch computes no gradients.
-            DivergenceError: a loss became infinite or NaN; the last good state kept is put back first.
+            DivergenceError: a loss became infinite or NaN; with `rollback` the last good state is put back first.
             KeyboardInterrupt: after the callback has seen all statistics.
         """
         iterations = check_whole(iterations, "iterations")
@@ -271,16 +280,19 @@ class Trainer:
             _reasons_told.add(reason)
             warnings.warn(f'engine="auto" is composed here, the slower one: {reason}', stacklevel=2)
         recorder = Recorder(self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
-        last_good = LastGood(self)
+        last_good = LastGood(self) if rollback else None
         self.generator.train()
         self.discriminator.train()
         with interrupts_deferred() as interrupted, TorchRandomness.installed(self.torch_randomness):
             batches = self._run_native if engine == "native" else self._run_composed
             for news, bad in batches(iterations, recorder, interrupted):
                 if bad is not None:
-                    last_good.put_back()
-                    raise DivergenceError(bad, recorder.at(bad), recorder.at(bad - 1), self.iteration)
-                last_good.keep()
+                    if last_good is not None:
+                        last_good.put_back()
+                    restored = self.iteration if last_good is not None else None
+                    raise DivergenceError(bad, recorder.at(bad), recorder.at(bad - 1), restored)
+                if last_good is not None:
+                    last_good.keep()
                 if callback is not None:
                     callback(self, news)
                     self._follow_networks()

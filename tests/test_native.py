@@ -248,6 +248,29 @@ def test_nothing_changes_after_an_iteration_that_is_not_finite(device):
         assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(other.state()[name])), name
 
 
+def test_without_rollback_the_state_stays_as_it_is(device):
+    (trainer,) = trainers(device, engines=("native",))
+    trainer.run(2, rollback=False)
+    with torch.no_grad():
+        next(trainer.generator.parameters()).fill_(math.nan)
+    with pytest.raises(DivergenceError, match="iteration 2: .*; no earlier state was kept") as caught:
+        trainer.run(20, rollback=False)
+    assert caught.value.restored is None
+    assert trainer.iteration == 3
+    assert next(trainer.generator.parameters()).isnan().all()
+
+
+def test_auto_leaves_large_products_to_the_library(device):
+    (trainer,) = trainers(device, engines=("auto",))
+    assert trainer.engine == "native"
+    with pygan.ops.products("library"):
+        library = device.type == "cuda" or pygan.build_info()["simt"]
+        assert trainer.engine == ("composed" if library else "native")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            trainer.run(1)
+
+
 def test_time_ends_a_call(device):
     (trainer,) = trainers(device, engines=("native",))
     session = native.Session(trainer)

@@ -38,10 +38,13 @@ at::Tensor dropped(const at::Tensor& x, const Dropout& dropout) {
 Product product_choice() { return choice; }
 void set_product_choice(Product wanted) { choice = wanted; }
 
-bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor& weight) {
+bool uses_library(const Backend& backend, at::ScalarType type, double flops) {
   if (!backend.linear_act_grad || choice == Product::fused) return false;
-  if (choice == Product::library) return true;
-  return 2.0 * double(x.numel()) * double(weight.size(0)) >= worth_the_library(x.scalar_type());
+  return choice == Product::library || flops >= worth_the_library(type);
+}
+
+bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor& weight) {
+  return uses_library(backend, x.scalar_type(), 2.0 * double(x.numel()) * double(weight.size(0)));
 }
 
 at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,

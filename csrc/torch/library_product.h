@@ -20,6 +20,7 @@ enum class Product { automatic, fused, library };
 Product product_choice();
 void set_product_choice(Product choice);
 
+bool uses_library(const Backend& backend, at::ScalarType type, double flops);
 bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor& weight);
 
 // dropout(x) . weight^T + bias, contiguous (m, n): the bias before half types are rounded

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include "device.h"
+#include "library_product.h"
 #include "training.h"
 
 namespace pygan {
@@ -135,6 +136,14 @@ void define_training(py::module_& m) {
         return backend && backend->make_engine;
       },
       py::arg("device"));
+  m.def(
+      "uses_library",
+      [](py::handle like, double flops) {
+        const Tensor& t = tensor(like);
+        const Backend* backend = backend_for(t.device().type());
+        return backend && uses_library(*backend, t.scalar_type(), flops);
+      },
+      py::arg("like"), py::arg("flops"), "Whether a layer's product of so much work is left to torch's library.");
 }
 
 }  // namespace pygan
