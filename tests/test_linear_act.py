@@ -41,6 +41,15 @@ def pair(**keywords):
     )
 
 
+@pytest.mark.parametrize("shape", [(259, 700, 35), (530, 40, 401), (300, 385, 1)], ids=shape_id)
+@over_dtypes
+@pytest.mark.parametrize("keywords", [{"activation": "tanh"}, {"activation": "relu", **KEY}], ids=["plain", "dropout"])
+def test_many_rows(shape, dtype, keywords, device):
+    """Rows enough for the order in which whole rows of the result are made, over more than a block of k."""
+    inputs = layer(*shape, dtype=dtype, device=device)
+    assert_twins(*pair(**keywords), inputs, length=max(shape))
+
+
 @over_shapes
 @over_dtypes
 @over_activations
@@ -161,7 +170,7 @@ def test_nan_of_a_weight_reaches_its_column_and_no_other(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_id)
-@pytest.mark.parametrize("shape", [(100, 784, 128), (257, 300, 129), (1000, 33, 65), (1, 1000, 1200)], ids=shape_id)
+@pytest.mark.parametrize("shape", [(100, 784, 128), (257, 500, 129), (1000, 33, 65), (1, 1000, 1200)], ids=shape_id)
 def test_thread_counts_and_repeats_give_the_same_bits(shape, dtype, set_threads):
     inputs = layer(*shape, dtype=dtype)
     ours, _ = pair(activation="tanh", **KEY)

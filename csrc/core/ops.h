@@ -234,6 +234,15 @@ struct MinibatchIndices {
   Resources run;
 };
 
+// out[i] = log of the mean over samples of N(x_i; sample, sigma^2 I)
+struct ParzenLogLikelihood {
+  DType dtype;
+  Matrix x, samples;
+  double sigma;
+  double* out;
+  Resources run;
+};
+
 class Engine;
 struct Training;
 
@@ -252,6 +261,7 @@ struct Backend {
   void (*adam_update)(const AdamUpdate&);
   void (*noise)(const Noise&);
   void (*minibatch_indices)(const MinibatchIndices&);
+  void (*parzen_log_likelihood)(const ParzenLogLikelihood&);
   // For products that a library computes: null where none is ever asked. The forward ops then take `product`; these
   // write g (m, n), the gradient of the pre-activations, and leave the products to the caller.
   void (*linear_act_grad)(const LinearActBackward&, void* g) = nullptr;

@@ -22,6 +22,7 @@ const Backend table = {
     adam_update,
     noise,
     minibatch_indices,
+    parzen_log_likelihood,
     nullptr,
     nullptr,
     nullptr,

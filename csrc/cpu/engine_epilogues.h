@@ -22,6 +22,11 @@ class InputGrad : public Epilogue<T> {
     });
   }
 
+  bool takes_rows() const override { return true; }
+  void whole_rows(T* c, int64_t ld, int64_t i, int rows) override {
+    for (int r = 0; r < rows; ++r) row(c + r * ld, i + r, cols_);
+  }
+
   // Elements [0, n) of a row; `values` may be changed.
   void row(T* values, int64_t row, int64_t n) const {
     for_activation(activation_, [&](auto tag) { put<decltype(tag)::kValue>(values, row, 0, n); });

@@ -67,6 +67,14 @@ class StoreDropped : public Epilogue<Compute<S>> {
     store_tile(c, rows, cols, out_ + i * ld_ + j, ld_);
   }
 
+  bool takes_rows() const override { return true; }
+  void whole_rows(T* c, int64_t ld, int64_t i, int rows) override {
+    for (int r = 0; r < rows; ++r) {
+      mask_.apply(c + r * ld, ld_, (i + r) * ld_);
+      store_row(c + r * ld, ld_, out_ + (i + r) * ld_);
+    }
+  }
+
  private:
   S* out_;
   int64_t ld_;
@@ -84,27 +92,37 @@ class BiasActivation : public Epilogue<Compute<S>> {
       : bias_(bias), y_(static_cast<S*>(y)), ld_(ld), activation_(activation), slope_(T(slope)) {}
 
   void tile(T* c, int64_t i, int rows, int64_t j, int cols, int) override {
-    for_activation(activation_, Apply{c, bias_ ? bias_ + j : nullptr, rows, slope_});
+    for_activation(activation_, Apply<kTileCols<T>>{c, kTileCols<T>, bias_ ? bias_ + j : nullptr, rows, slope_});
     store_tile(c, rows, cols, y_ + i * ld_ + j, ld_);
   }
 
+  bool takes_rows() const override { return true; }
+  void whole_rows(T* c, int64_t ld, int64_t i, int rows) override {
+    for_activation(activation_, Apply<0>{c, ld, bias_, rows, slope_});
+    for (int r = 0; r < rows; ++r) store_row(c + r * ld, ld_, y_ + (i + r) * ld_);
+  }
+
  private:
+  // kCols: of the rows, where the compiler may know; else their distance.
+  template <int kCols>
   struct Apply {
     T* c;
+    int64_t ld;
     const T* bias;
     int rows;
     T slope;
 
     template <Activation A>
     void operator()(ActivationTag<A>) const {
+      const int64_t cols = kCols > 0 ? kCols : ld;
       for (int r = 0; r < rows; ++r) {
-        T* row = c + r * kTileCols<T>;
+        T* row = c + r * ld;
         if (bias)
 #pragma omp simd
-          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l] + bias[l], slope);
+          for (int64_t l = 0; l < cols; ++l) row[l] = activate<A>(row[l] + bias[l], slope);
         else
 #pragma omp simd
-          for (int l = 0; l < kTileCols<T>; ++l) row[l] = activate<A>(row[l], slope);
+          for (int64_t l = 0; l < cols; ++l) row[l] = activate<A>(row[l], slope);
       }
     }
   };

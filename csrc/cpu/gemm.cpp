@@ -106,6 +106,9 @@ MicroKernel<T> micro_kernel_for(int rows, int cols) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// k in equal parts of at most half more than `size`.
+int64_t even_part(int64_t k, int64_t size) { return k <= size * 3 / 2 ? k : ceil_div(k, ceil_div(k, size)); }
+
 // Part of what a panel of an operand (pack_panel's arguments) lies in: `share` steps of the inner index, from
 // part * share on.
 template <class T>
@@ -132,6 +135,7 @@ class ByColumns {
  public:
   static constexpr int kR = kRegisterRows;
   static constexpr int kC = kTileCols<T>;
+  static constexpr int64_t kStepsAtOnce = 32;
 
   explicit ByColumns(const Gemm<T>& problem)
       : p_(problem),
@@ -166,8 +170,7 @@ class ByColumns {
       k0_ = 0;
       do {  // once even for k == 0: the epilogue still has a bias to apply
         const double flops = 2.0 * chunk_rows() * p_.n * chunk_inner() * p_.pieces;
-        p_.workers->each(ceil_div(chunk_rows(), kR), kPackCost * double(chunk_rows() * chunk_inner()),
-                         [this](int64_t panel, int thread) { pack_a(panel, thread); });
+        pack_a();
         std::fill_n(packed_panel_, threads_, int64_t(-1));
         p_.workers->each(col_panels_ * ceil_div(chunk_rows(), group_rows_), flops,
                          [this](int64_t task, int thread) { multiply(task, thread); });
@@ -177,18 +180,39 @@ class ByColumns {
   }
 
  private:
-  // k in equal parts of at most half more than `size`.
-  static int64_t even_part(int64_t k, int64_t size) { return k <= size * 3 / 2 ? k : ceil_div(k, ceil_div(k, size)); }
-
   int64_t chunk_rows() const { return std::min(row_chunk_, p_.m - m0_); }
   int64_t chunk_inner() const { return std::min(inner_chunk_, p_.k - k0_); }
 
-  void pack_a(int64_t panel, int thread) {
+  // Panel by panel where A lies along k. Where it lies across, all panels of a few steps at a time: a panel is narrower
+  // than a cache line, which its neighbours then find in the cache.
+  void pack_a() {
+    const int64_t panels = ceil_div(chunk_rows(), kR);
+    const double flops = kPackCost * double(chunk_rows() * chunk_inner());
+    if (p_.a->inner_is_col) {
+      p_.workers->each(panels, flops, [this](int64_t panel, int thread) {
+        pack_a(panel, 0, chunk_inner(), thread);
+        if (p_.a_sum) sum_a(panel);
+      });
+      return;
+    }
+    p_.workers->each(ceil_div(chunk_inner(), kStepsAtOnce), flops, [this, panels](int64_t task, int thread) {
+      const int64_t k = task * kStepsAtOnce;
+      for (int64_t panel = 0; panel < panels; ++panel)
+        pack_a(panel, k, std::min(kStepsAtOnce, chunk_inner() - k), thread);
+    });
+    if (p_.a_sum) p_.workers->each(panels, flops / 4, [this](int64_t panel, int) { sum_a(panel); });
+  }
+
+  int rows_of(int64_t panel) const { return int(std::min<int64_t>(kR, chunk_rows() - panel * kR)); }
+
+  void pack_a(int64_t panel, int64_t k, int64_t kc, int thread) {
     T* buffer = reinterpret_cast<T*>(scratch_ + thread * per_thread_);
-    const int count = int(std::min<int64_t>(kR, chunk_rows() - panel * kR));
-    T* packed = a_ + panel * kR * inner_chunk_;
-    pack_panel(*p_.a, m0_ + panel * kR, count, kR, k0_, chunk_inner(), packed, buffer);
-    if (p_.a_sum) add_panel_sums(packed, chunk_inner(), count, p_.a_sum + m0_ + panel * kR);
+    pack_panel(*p_.a, m0_ + panel * kR, rows_of(panel), kR, k0_ + k, kc, a_ + panel * kR * inner_chunk_ + k * kR,
+               buffer);
+  }
+
+  void sum_a(int64_t panel) {
+    add_panel_sums(a_ + panel * kR * inner_chunk_, chunk_inner(), rows_of(panel), p_.a_sum + m0_ + panel * kR);
   }
 
   void multiply(int64_t task, int thread) {
@@ -261,7 +285,7 @@ class ByColumns {
   int64_t m0_ = 0, k0_ = 0;
 };
 
-// By rows: B is packed, then tasks are groups of row panels, whose results are consumed row by row.
+// By rows: B is packed whole, then tasks are groups of row panels, whose results are consumed row by row.
 template <class T>
 class ByRows {
  public:
@@ -269,20 +293,23 @@ class ByRows {
   static constexpr int kC = kTileCols<T>;
 
   static bool suits(const Gemm<T>& p) {
-    constexpr int64_t kPacked = 1 << 18;  // elements of B, in the second-level cache
+    if (!p.epilogue->takes_rows() || p.pieces != 1 || p.n == 0 || p.k == 0) return false;
+    const double packed = double(p.k) * double(p.n + kC);
     const bool large_result = 2.0 * double(p.m) * double(p.n) > double(p.m + p.n) * double(p.k);
-    return p.epilogue->takes_rows() && p.pieces == 1 && p.n > 0 && p.k > 0 && p.k <= kInnerBlock * 3 / 2 &&
-           p.k * (p.n + kC) <= kPacked && large_result;
+    const bool sums_rows = !p.a->inner_is_col;  // a weight's gradient
+    if (sums_rows && p.k <= kInnerBlock * 3 / 2 && packed <= kOwnCache && large_result) return true;
+    return p.m >= kManyRows && p.k <= kInnerChunk && packed <= kSharedCache;
   }
 
   explicit ByRows(const Gemm<T>& problem)
       : p_(problem),
         col_panels_(ceil_div(p_.n, kC)),
         ld_(col_panels_ * kC),
+        inner_block_(even_part(p_.k, kInnerBlock)),
         // panels of A that share a panel of B in the first-level cache, their results in the second-level one, and
         // enough tasks to balance the team
         group_(
-            std::clamp<int64_t>(std::min(ceil_div(p_.m, kR) / (4 * p_.workers->threads), kResult / (kR * ld_)), 1, 4)),
+            std::clamp<int64_t>(std::min(ceil_div(p_.m, kR) / (4 * p_.workers->threads), result() / (kR * ld_)), 1, 4)),
         per_thread_(Workspace::bytes_for<T>(group_ * kR * p_.k) + Workspace::bytes_for<T>(kPackBuffer<T>) +
                     Workspace::bytes_for<T>(group_ * kR * ld_)),
         space_(Workspace::bytes_for<T>(ld_ * p_.k) + size_t(p_.workers->threads) * per_thread_) {
@@ -292,16 +319,26 @@ class ByRows {
 
   void run() {
     const double flops = 2.0 * double(p_.m) * double(p_.n) * double(p_.k);
-    p_.workers->each(col_panels_, kPackCost * double(p_.n * p_.k), [this](int64_t panel, int thread) {
-      const int cols = int(std::min<int64_t>(kC, p_.n - panel * kC));
-      pack_panel(*p_.b[0], panel * kC, cols, kC, 0, p_.k, b_ + panel * kC * p_.k, part(thread, 1));
+    const int64_t blocks = ceil_div(p_.k, inner_block_);
+    p_.workers->each(blocks * col_panels_, kPackCost * double(p_.n * p_.k), [this](int64_t task, int thread) {
+      const int64_t k = task / col_panels_ * inner_block_, j = task % col_panels_ * kC;
+      pack_panel(*p_.b[0], j, int(std::min<int64_t>(kC, p_.n - j)), kC, k, inner_at(k), b_ + k * ld_ + j * inner_at(k),
+                 part(thread, 1));
     });
     p_.workers->each(ceil_div(p_.m, group_ * kR), flops,
                      [this](int64_t task, int thread) { multiply(task * group_ * kR, thread); });
   }
 
  private:
-  static constexpr int64_t kResult = 1 << 14;  // elements
+  // Elements of B that each thread's own cache holds; and the most of it that is read once for each group of rows, where
+  // there are so many that the order by columns would read A, and write the result, from far away.
+  static constexpr double kOwnCache = 1 << 18, kSharedCache = 1 << 21;
+  static constexpr int64_t kManyRows = 256;
+
+  // Elements of a group's result. Where the epilogue has memory of its own to merge them with, both share the cache.
+  int64_t result() const { return p_.epilogue->streams() > 0 ? 1 << 14 : 1 << 16; }
+
+  int64_t inner_at(int64_t k) const { return std::min(inner_block_, p_.k - k); }
 
   // A thread's packed A, buffer and results.
   T* part(int thread, int which) const {
@@ -322,14 +359,16 @@ class ByRows {
       if (p_.a_sum) add_panel_sums(panel, p_.k, rows_at(i, last), p_.a_sum + i);
     }
     const int streams = p_.epilogue->streams();
-    const int64_t share =
-        streams == 0 ? 0 : ceil_div((last - first) * p_.n * streams, col_panels_ * ceil_div(last - first, kR));
+    const int64_t calls = ceil_div(p_.k, inner_block_) * col_panels_ * ceil_div(last - first, kR);
+    const int64_t share = ceil_div((last - first) * p_.n * streams, calls);
     int64_t call = 0;
-    for (int64_t j = 0; j < p_.n; j += kC)
-      for (int64_t i = first; i < last; i += kR, ++call)
-        micro_kernel_for<T>(rows_at(i, last), int(std::min<int64_t>(kC, p_.n - j)))(
-            p_.k, a + (i - first) * p_.k, b_ + j * p_.k, c + (i - first) * ld_ + j, ld_, false,
-            streams == 0 ? Fetch{} : part_of_stream(int(call % streams), first, call / streams * share, share));
+    for (int64_t k = 0; k < p_.k; k += inner_block_)
+      for (int64_t j = 0; j < p_.n; j += kC)
+        for (int64_t i = first; i < last; i += kR, ++call)
+          micro_kernel_for<T>(rows_at(i, last), int(std::min<int64_t>(kC, p_.n - j)))(
+              inner_at(k), a + (i - first) * p_.k + k * kR, b_ + k * ld_ + j * inner_at(k), c + (i - first) * ld_ + j,
+              ld_, k > 0,
+              streams == 0 ? Fetch{} : part_of_stream(int(call % streams), first, call / streams * share, share));
     p_.epilogue->whole_rows(c, ld_, first, int(last - first));
   }
 
@@ -341,7 +380,7 @@ class ByRows {
   }
 
   const Gemm<T>& p_;
-  const int64_t col_panels_, ld_, group_;
+  const int64_t col_panels_, ld_, inner_block_, group_;
   const size_t per_thread_;
   Workspace space_;
   T* b_;

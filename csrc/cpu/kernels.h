@@ -18,6 +18,7 @@ void momentum_update(const MomentumUpdate& op);
 void adam_update(const AdamUpdate& op);
 void noise(const Noise& op);
 void minibatch_indices(const MinibatchIndices& op);
+void parzen_log_likelihood(const ParzenLogLikelihood& op);
 Engine* make_engine(const Training& training);
 
 }  // namespace pygan::cpu::PYGAN_ISA

@@ -73,4 +73,5 @@ TORCH_LIBRARY(pygan, m) {
       "minibatch_indices(int population, int count, *, SymInt start, SymInt seed, SymInt offset=0, "
       "Device? device=None) -> Tensor",
       tags);
+  m.def("parzen_log_likelihood(Tensor x, Tensor samples, *, float sigma) -> Tensor", tags);
 }
