@@ -238,6 +238,15 @@ def adam_(params, grads, m, v, *, step: int, lr: float, beta1: float, beta2: flo
     torch.autograd.graph.increment_version([*params, *m, *v])
 
 
+# ---------------------------------------------------------------------------------------------- evaluation
+
+
+def parzen_log_likelihood(x: Tensor, samples: Tensor, *, sigma: float) -> Tensor:
+    """The twin's, which goes block by block; float64 throughout."""
+    out = _checked("parzen_log_likelihood", x, samples, sigma=sigma)
+    return out.copy_(reference.parzen_log_likelihood(x, samples, sigma=sigma))
+
+
 # ------------------------------------------------------------------------------------------- registration
 
 KERNELS = {
@@ -260,6 +269,7 @@ KERNELS = {
         adam_,
         noise,
         minibatch_indices,
+        parzen_log_likelihood,
     )
 }
 

@@ -253,7 +253,7 @@ def test_without_rollback_the_state_stays_as_it_is(device):
     trainer.run(2, rollback=False)
     with torch.no_grad():
         next(trainer.generator.parameters()).fill_(math.nan)
-    with pytest.raises(DivergenceError, match="iteration 2: .*; no earlier state was kept") as caught:
+    with pytest.raises(DivergenceError, match=r"iteration 2: .*; no earlier state was kept") as caught:
         trainer.run(20, rollback=False)
     assert caught.value.restored is None
     assert trainer.iteration == 3
