@@ -432,6 +432,35 @@ def minibatch_indices(
     return _ops.minibatch_indices(population, count, start=start, seed=seed, offset=offset, device=device)
 
 
+def parzen_log_likelihood(x: Tensor, samples: Tensor, *, sigma: float) -> Tensor:
+    r"""The log-density of each row of x under equal Gaussians about the samples, a Parzen window.
+
+    .. math:: \log p(x_i) = \log \frac1s \sum_j \exp\frac{-\|x_i - s_j\|^2}{2\sigma^2} - d \log(\sigma\sqrt{2\pi})
+
+    The distances are tiles of one product, spent where they are made: no n x s matrix is ever in memory. Rows and
+    samples are moved by the samples' mean first, so that little cancels: in float32, densities of images in [0, 1]
+    are right to 0.001 nat at sigma = 0.1. No gradient.
+
+    Args:
+        x: (n, d).
+        samples: (s, d), s at least 1, of x's dtype and device.
+        sigma: the standard deviation of each Gaussian in each coordinate, above 0, in the units of x.
+
+    Returns:
+        (n) float64, in nats. A row with a NaN gives NaN; one too far from all samples, minus infinity.
+
+    Raises:
+        ValueError: a shape, device or sigma that does not fit.
+        TypeError: a dtype that does not fit.
+
+    >>> parzen_log_likelihood(torch.zeros(1, 2), torch.zeros(3, 2), sigma=1.0)
+    tensor([-1.8379], dtype=torch.float64)
+
+    Source: Goodfellow et al. 2014, section 5, after Breuleux et al. 2011.
+    """
+    return _ops.parzen_log_likelihood(x, samples, sigma=sigma)
+
+
 PRODUCTS = ("auto", "fused", "library")
 
 

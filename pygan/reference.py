@@ -26,6 +26,7 @@ __all__ = [
     "mlp",
     "momentum_",
     "noise",
+    "parzen_log_likelihood",
     "philox4x32_10",
 ]
 
@@ -314,6 +315,23 @@ def adam_(param, grad, m, v, *, step: int, lr: float = 2e-4, betas=(0.5, 0.999),
         square.copy_(second)
         denominator = torch.sqrt(second / (1.0 - beta2**step)) + eps
         p.copy_(_wide(p) - lr * (first / (1.0 - beta1**step)) / denominator)
+
+
+@torch.no_grad()
+def parzen_log_likelihood(x: Tensor, samples: Tensor, *, sigma: float) -> Tensor:
+    """Twin of `pygan.ops.parzen_log_likelihood`, in float64, a block of rows at a time.
+
+    >>> parzen_log_likelihood(torch.zeros(1, 2), torch.zeros(3, 2), sigma=1.0)
+    tensor([-1.8379], dtype=torch.float64)
+    """
+    samples = samples.double()
+    log_scale = math.log(len(samples)) + samples.shape[1] * (math.log(sigma) + 0.5 * math.log(2 * math.pi))
+    exact = "donot_use_mm_for_euclid_dist"  # without cancellation
+    rows = [
+        torch.logsumexp(torch.cdist(block, samples, compute_mode=exact).square() / (-2 * sigma**2), dim=1)
+        for block in x.double().split(256)
+    ]
+    return torch.cat(rows) - log_scale
 
 
 def _together(*groups):
