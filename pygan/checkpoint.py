@@ -2,8 +2,8 @@
 
 Tensors are named `generator.<key of state_dict>`, `discriminator.<...>`, `optimizer.generator.<buffer>`,
 `optimizer.discriminator.<...>`, and `rng.<...>` where a network draws from torch's generators. The header's
-entry `pygan` holds the settings, the number of the iteration, and the architectures of MLPs. Nothing in it is
-code.
+entry `pygan` holds the settings, the number of the iteration, and the architectures of pygan's own networks.
+Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pygan import running
 from pygan._files import replacing
 from pygan._names import check_name, check_pair, check_whole, check_wholes
 from pygan.config import TrainerConfig, check_device
+from pygan.conv import ConvDiscriminator, DeconvGenerator
 from pygan.data import as_dataset
 from pygan.nn import MLP
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
+_CLASSES = {cls.__name__: cls for cls in (MLP, DeconvGenerator, ConvDiscriminator)}
 
 
 class CheckpointError(ValueError):
@@ -81,8 +83,8 @@ def resume(
     Args:
         path: of the checkpoint.
         data: the data set it was training on.
-        generator: a network of the same architecture, whose parameters are overwritten. An MLP is made anew
-            if left out; a module of another class must be given.
+        generator: a network of the same architecture, whose parameters are overwritten. One of pygan's own is made
+            anew if left out; a module of another class must be given.
         discriminator: likewise.
         device: where to train; by default the networks' own, or the CPU.
         engine: by default the one in the checkpoint.
@@ -117,7 +119,9 @@ def resume(
     return trainer
 
 
-def load_generator(path: str | Path, *, device: torch.device | str = "cpu") -> tuple[MLP, TrainerConfig, dict]:
+def load_generator(
+    path: str | Path, *, device: torch.device | str = "cpu"
+) -> tuple[MLP | DeconvGenerator, TrainerConfig, dict]:
     """The generator of a checkpoint alone, in evaluation mode, without the data.
 
     Args:
@@ -129,11 +133,11 @@ def load_generator(path: str | Path, *, device: torch.device | str = "cpu") -> t
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: not a checkpoint, a damaged one, or one whose generator is not an MLP.
+        CheckpointError: not a checkpoint, a damaged one, or one whose generator is a class of the user's.
     """
     header, tensors = read(path)
     if header["generator"] is None:
-        raise CheckpointError(f"{path} holds a generator that is not a pygan.nn.MLP; resume it with generator=")
+        raise CheckpointError(f"{path} holds a generator that is not one of pygan's; resume it with generator=")
     network = _network("generator", None, header, tensors, path)
     state = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
     _check_state(network.state_dict(), state, path)
@@ -171,7 +175,10 @@ def _header(trainer: Trainer) -> dict:
     from pygan import __version__
 
     def architecture(network: nn.Module) -> dict | None:
-        return network.config() if type(network) is MLP else None
+        if type(network) is MLP:
+            return network.config()
+        name = type(network).__name__
+        return {"class": name, **network.config()} if type(network) is _CLASSES.get(name) else None
 
     n, d = trainer.data.values.shape
     return {
@@ -194,14 +201,14 @@ def _header(trainer: Trainer) -> dict:
 
 
 def _check_header(header: dict, path) -> None:
-    """That the header's entries are what `_header` writes; architectures are checked by `MLP` when it makes them."""
+    """That the header's entries are what `_header` writes; architectures are checked when networks are made of them."""
 
     def count(value, name: str) -> int:
         return check_whole(value, name, least=0)
 
     def architecture(value, name: str) -> None:
         if not isinstance(value, dict | None):
-            raise ValueError(f"{name} must be the settings of an MLP or null, got {value!r}")
+            raise ValueError(f"{name} must be the settings of a network or null, got {value!r}")
 
     _checked("iteration", header, path, count)
     _checked("samples_drawn", header, path, count)
@@ -235,14 +242,21 @@ def _checked(name: str, entries: dict, path, check: Callable[[object, str], Any]
 
 
 def _network(name: str, given: nn.Module | None, header: dict, tensors: dict[str, Tensor], path) -> nn.Module:
-    """The network to restore into: the one given, if it fits, or a new MLP."""
+    """The network to restore into: the one given, if it fits, or a new one of pygan's."""
+
+    def make(config: dict, _) -> nn.Module:
+        config = {"class": "MLP", **config}
+        cls = _CLASSES[check_name(config.pop("class"), _CLASSES, "class")]
+        return cls(**config, dtype=getattr(torch, header["dtype"]))
+
     if given is None:
         if header[name] is None:
-            raise ValueError(f"{path} holds a {name} that is not a pygan.nn.MLP: give {name}=, a module like it")
-        return _checked(name, header, path, lambda config, _: MLP(**config, dtype=getattr(torch, header["dtype"])))
-    if header[name] is not None and type(given) is MLP and given.config() != header[name]:
+            raise ValueError(f"{path} holds a {name} that is not one of pygan's: give {name}=, a module like it")
+        return _checked(name, header, path, make)
+    config = header[name]
+    if config is not None and "class" not in config and type(given) is MLP and given.config() != config:
         raise CheckpointError(
-            f"{path} is of another architecture: its {name} is {_in_words(header[name])}, "
+            f"{path} is of another architecture: its {name} is {_in_words(config)}, "
             f"the one given {_in_words(given.config())}"
         )
     prefix = f"{name}."

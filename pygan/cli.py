@@ -51,7 +51,17 @@ def _path(text: str) -> Path:
 @app.command()
 def train(
     recipe: Annotated[str | None, typer.Option(help="What to train; `pygan info` lists them; default: digits.")] = None,
-    data: Annotated[str | None, typer.Option(help="Another data set: a name, or an idx or .npy file.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Another data set: a name, an idx or .npy file, or TFD's .mat file.")
+    ] = None,
+    stage1: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path,
+            metavar="RUN",
+            help="For a second stage: the run or checkpoint whose generator it starts from.",
+        ),
+    ] = None,
     iterations: Annotated[
         int | None,
         typer.Option(help="Iterations of Algorithm 1; default: the recipe's. With --resume, how many more."),
@@ -79,22 +89,26 @@ def train(
     settings = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
         settings |= {name: v for name, v in (("iterations", iterations), ("engine", engine)) if v is not None}
-        return _begin(recipe or "digits", settings, data, out, device)
-    given = [name for name, value in (("recipe", recipe), ("data", data), ("out", out)) if value is not None]
+        return _begin(recipe or "digits", settings, data, stage1, out, device)
+    options = {"recipe": recipe, "data": data, "stage1": stage1, "out": out}
+    given = [name for name, value in options.items() if value is not None]
     for name in (*given, *settings):
         raise ValueError(f"--resume goes on with the run's own settings: leave out --{name.replace('_', '-')}")
     return _continue(resume, iterations, engine, device)
 
 
-def _begin(recipe: str, settings: dict, data: str | None, out: Path | None, device: str | None) -> int:
+def _begin(
+    recipe: str, settings: dict, data: str | None, stage1: Path | None, out: Path | None, device: str | None
+) -> int:
     from pygan import recipes, run_folder
 
     chosen = recipes.get(recipe, **settings)
     run_folder.check_vacant(out)
-    trainer = chosen.build(data, device=device)
+    trainer = chosen.build(data, stage1=stage1, device=device)
     config = {
         "recipe": chosen.to_dict(),
         "data": run_folder.data_source(chosen.data if data is None else data),
+        "stage1": None if stage1 is None else str(stage1.absolute()),
         **_surroundings(),
         "device": str(trainer.device),
     }
@@ -184,11 +198,11 @@ def sample(
 
     if out.exists():
         raise FileExistsError(f"{out} exists; choose a new file")
-    path = run / run_folder.CHECKPOINT if run.is_dir() else run
+    path = run_folder.checkpoint_of(run)
     generator, config, header = checkpoint.load_generator(path)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
-    samples = generate(generator, n, config, step=0, like=generator.flat_parameters())
+    samples = generate(generator, n, config, step=0, like=next(generator.parameters()))
     about = header["data"]
     if out.suffix == ".npy":
         with replacing(out) as temporary, temporary.open("wb") as file:
@@ -252,7 +266,7 @@ def info() -> int:
         print(f"{name:<12} {value}")
     print("recipes")
     for name in recipes.names():
-        print(f"  {name:<12} {recipes.get(name).about}")
+        print(f"  {name:<16} {recipes.get(name).about}")
     print(f"data sets    {', '.join(data.names())}")
     return 0
 

@@ -159,7 +159,7 @@ class MLP(nn.Module):
         self.slope, self.pieces, self.bias = _check_slope(slope), _check_pieces(pieces), bool(bias)
         hidden = _hidden_activations(activation, len(self.sizes) - 2, self.pieces)
         self.activations = (*hidden, check_name(output, ACTIVATIONS, "output"))
-        self.dropout = _check_dropout(dropout, len(self.activations))
+        self.dropout = check_dropout(dropout, len(self.activations))
         made = {"bias": self.bias, "device": device, "dtype": dtype}
         for i, (k, n, act) in enumerate(zip(self.sizes[:-1], self.sizes[1:], self.activations, strict=True)):
             if act == "maxout":
@@ -429,7 +429,8 @@ def _hidden_activations(activation: str | Sequence[str], count: int, pieces: int
     return tuple(activation)
 
 
-def _check_dropout(dropout: float | Sequence[float], count: int) -> tuple[float, ...]:
+def check_dropout(dropout: float | Sequence[float], count: int) -> tuple[float, ...]:
+    """The probabilities of dropping for each of `count` layers, of one for all or one for each."""
     one = isinstance(dropout, (str, numbers.Real)) or not isinstance(dropout, Iterable)
     rates = (dropout,) * count if one else tuple(dropout)
     if len(rates) != count:

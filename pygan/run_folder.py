@@ -23,6 +23,7 @@ from pygan import checkpoint, data
 from pygan._files import naming, replacing
 from pygan.data import Dataset
 from pygan.history import STATISTICS, History
+from pygan.recipe import Recipe
 from pygan.trainer import Trainer
 
 CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.jsonl"
@@ -71,10 +72,15 @@ def read_config(run: Path) -> dict:
     raise ValueError(f"{path} is damaged: data must be a string and the recipe's iterations a whole number")
 
 
+def checkpoint_of(run: Path) -> Path:
+    """The checkpoint in the folder of a run; another path is a checkpoint's own."""
+    return run / CHECKPOINT if run.is_dir() else run
+
+
 def load_data(config: dict, rows: int) -> Dataset:
     """The data set that a run of this config, and of so many rows, was trained on."""
-    loaded = data.load(config["data"])
-    return loaded.subset(slice(0, rows)) if rows == config["recipe"].get("rows") else loaded
+    recipe, loaded = Recipe.from_dict(config["recipe"]), data.load(config["data"])
+    return recipe.prepare(loaded.subset(slice(0, rows)) if rows == recipe.rows else loaded)
 
 
 def resume(run: Path, *, engine: str | None = None, device: str | None = None) -> tuple[Trainer, dict]:

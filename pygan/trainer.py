@@ -370,9 +370,11 @@ class Trainer:
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The lowest and the highest value that examples have, for pictures of them; apart also where all are equal."""
+        """What pictures show as black and as white: the data's own range, or its lowest and highest value, apart."""
         if self._values.dtype == torch.uint8:
             return self.config.pixel_range
+        if self.data.value_range is not None:
+            return self.data.value_range
         low, high = float(self._values.min()), float(self._values.max())
         around = 0.0 if low < high else max(0.5, abs(low) / 2)
         return low - around, high + around

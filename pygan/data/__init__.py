@@ -1,4 +1,4 @@
-"""Data sets: the digits inside scikit-learn, MNIST and its kin, known mixtures, and a reader of idx files.
+"""Data sets: the digits inside scikit-learn, MNIST and its kin, faces, known mixtures, and a reader of idx files.
 
     >>> import pygan.data
     >>> pygan.data.digits()
@@ -13,8 +13,11 @@ import difflib
 import os
 from pathlib import Path
 
+from .._names import check_name
+from .contrast import contrast_normalize
 from .dataset import Dataset, as_dataset
 from .download import DownloadError
+from .faces import olivetti, tfd
 from .files import cifar10, fashion_mnist, mnist
 from .idx_format import idx
 from .synthetic import digits, gaussian, mixture
@@ -24,14 +27,18 @@ __all__ = [
     "DownloadError",
     "as_dataset",
     "cifar10",
+    "contrast_normalize",
     "digits",
     "fashion_mnist",
     "gaussian",
+    "held_out",
     "idx",
     "load",
     "mixture",
     "mnist",
     "names",
+    "olivetti",
+    "tfd",
 ]
 
 _WITHOUT_SPLITS = {
@@ -39,7 +46,8 @@ _WITHOUT_SPLITS = {
     "ring8": lambda: mixture("ring8"),
     "grid25": lambda: mixture("grid25"),
 }
-_WITH_SPLITS = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
+_WITH_SPLITS = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10, "olivetti": olivetti, "tfd": tfd}
+_MATLAB = ".mat"  # of files, TFD's alone
 
 
 def names() -> tuple[str, ...]:
@@ -49,7 +57,7 @@ def names() -> tuple[str, ...]:
         All of them, the embedded ones first.
 
     >>> names()
-    ('digits', 'ring8', 'grid25', 'mnist', 'fashion_mnist', 'cifar10')
+    ('digits', 'ring8', 'grid25', 'mnist', 'fashion_mnist', 'cifar10', 'olivetti', 'tfd')
     """
     return (*_WITHOUT_SPLITS, *_WITH_SPLITS)
 
@@ -60,9 +68,9 @@ def load(name_or_path: str | os.PathLike) -> Dataset:
     A name wins over a file of the same name; write `./digits` for the file.
 
     Args:
-        name_or_path: one of `names()`; `mnist`, `fashion_mnist` and `cifar10` may carry a split, as in
-            `mnist:test`; or the path of an idx file (plain or gzip) or of a `.npy` file with rows (n, d) or
-            images (n, h, w) or (n, c, h, w).
+        name_or_path: one of `names()`; `mnist`, `fashion_mnist`, `cifar10`, `olivetti` and `tfd` may carry a split,
+            as in `mnist:test`; or the path of an idx file (plain or gzip), of a `.npy` file with rows (n, d) or
+            images (n, h, w) or (n, c, h, w), or of TFD's `.mat` file.
 
     Returns:
         The data set.
@@ -87,12 +95,47 @@ def load(name_or_path: str | os.PathLike) -> Dataset:
         return _WITHOUT_SPLITS[name]()
     path = Path(text).expanduser()
     if path.exists():
+        if path.suffix == _MATLAB:
+            return tfd(path)
         return as_dataset(_read(path), name=path.name.split(".")[0])
     if isinstance(name_or_path, str) and not path.suffix and len(path.parts) == 1:
         near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"the names are {', '.join(names())}"
         raise ValueError(f"data {text!r} is neither a known name nor a file; {hint}")
     raise FileNotFoundError(f"data {text!r}: there is no such file")
+
+
+def held_out(source: str | os.PathLike, split: str) -> Dataset:
+    """The validation or test set of a training set: rows that it has not.
+
+    Args:
+        source: what was trained on, as `load` takes it.
+        split: `valid` or `test`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: another split; a data set without it, or one that was trained on these rows.
+        FileNotFoundError, DownloadError: as `load`.
+
+    >>> held_out("mnist:fit", "valid")  # doctest: +SKIP
+    Dataset('mnist:valid': 10000 x 784 uint8, images 28 x 28, 10 classes)
+    """
+    check_name(split, ("valid", "test"), "split")
+    wanted = {"valid": "validation", "test": "test"}[split]
+    text = os.fspath(source)
+    name, _, trained = text.partition(":")
+    if name not in _WITH_SPLITS and Path(text).suffix == _MATLAB:
+        return tfd(text, split)
+    if name not in _WITH_SPLITS or (name == "olivetti" and split == "test"):
+        raise ValueError(f"data {text!r} has no {wanted} set")
+    trained = trained or ("unlabelled" if name == "tfd" else "train")
+    if trained == split:
+        raise ValueError(f"data {text!r} is a {wanted} set itself: none is left beside it")
+    if split == "valid" and trained == "train" and name != "tfd":
+        raise ValueError(f"data {text!r} has no {wanted} set beside it: its last rows are that; train on {name}:fit")
+    return _WITH_SPLITS[name](split=split)
 
 
 def _read(path: Path):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from .._names import check_pair
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
@@ -21,6 +23,8 @@ class Dataset:
         modes: (k, d) float32, the centres of a mixture, else None.
         mode_std: the standard deviation of each mode about its centre, in each coordinate.
         mode_weights: (k,) float32, the probabilities of the modes, summing to 1.
+        value_range: of float32 images, the values that pictures show as black and as white; None: the lowest and the
+            highest there are.
 
     Raises:
         TypeError: a tensor of another type, dtype or device.
@@ -41,6 +45,7 @@ class Dataset:
     modes: torch.Tensor | None = None
     mode_std: float | None = None
     mode_weights: torch.Tensor | None = None
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self):
         values, labels = self.values, self.labels
@@ -77,6 +82,8 @@ class Dataset:
                 f"{self.name}: labels must be int64 of shape ({len(values)},), "
                 f"got {labels.dtype} of shape {tuple(labels.shape)}"
             )
+        if self.value_range is not None:
+            check_pair(self.value_range, f"{self.name}: value_range", "(low, high), rising", lambda a, b: a < b)
         _check_finite(values, values, self.name)
 
     def __len__(self) -> int:

@@ -52,7 +52,7 @@ def download(urls: Sequence[str], path: Path, md5: str, *, timeout: float = 20.0
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     failures = []
-    with _locked(path.parent / ".lock"):
+    with locked(path.parent / ".lock"):
         if path.exists():
             return path
         for url in urls:
@@ -119,7 +119,7 @@ def _md5(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds an advisory lock, where the system has one: two writers would garble a shared .part file."""
     try:
         import fcntl

@@ -164,7 +164,7 @@ def cifar10(root: str | os.PathLike | None = None, split: str = "train") -> Data
     records = np.concatenate(list(_cifar10_batches(batches, root)))
     labels = torch.from_numpy(records[:, 0].astype(np.int64))
     values = torch.from_numpy(np.ascontiguousarray(records[:, 1:]))
-    return _part(Dataset(values, labels, "cifar10", (3, 32, 32)), split)
+    return part(Dataset(values, labels, "cifar10", (3, 32, 32)), split)
 
 
 def cache_folder() -> Path:
@@ -174,13 +174,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pygan"
 
 
-def _part(data: Dataset, split: str) -> Dataset:
+def part(data: Dataset, split: str, valid_rows: int = _VALID_ROWS) -> Dataset:
+    """The part of a set that a split names: of training rows, `valid` is the last so many and `fit` the others."""
     name = data.name if split == "train" else f"{data.name}:{split}"
     if split in ("train", "test"):
         return data.subset(slice(None), name)
-    if len(data) <= _VALID_ROWS:
-        raise ValueError(f"{name} needs more than {_VALID_ROWS} training rows, the files have {len(data)}")
-    cut = len(data) - _VALID_ROWS
+    if len(data) <= valid_rows:
+        raise ValueError(f"{name} needs more than {valid_rows} training rows, the files have {len(data)}")
+    cut = len(data) - valid_rows
     return data.subset(slice(cut) if split == "fit" else slice(cut, None), name)
 
 
@@ -195,31 +196,47 @@ def _idx_images(source: _Source, root: str | os.PathLike | None, split: str) -> 
     if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:
         raise ValueError(f"{label_path} must hold uint8 ({len(images)},), got {labels.dtype} {labels.shape}")
     values = torch.from_numpy(images.reshape(len(images), -1))
-    return _part(Dataset(values, torch.from_numpy(labels.astype(np.int64)), source.name, (28, 28)), split)
+    return part(Dataset(values, torch.from_numpy(labels.astype(np.int64)), source.name, (28, 28)), split)
 
 
-def _places(source: _Source, root: str | os.PathLike | None) -> list[tuple[Path, tuple[str, ...]]]:
+def _places(folders: tuple[str, ...], root: str | os.PathLike | None) -> list[tuple[Path, tuple[str, ...]]]:
     """Base folders with the folders below each that may hold the files, in the order of looking."""
     data = os.environ.get("PYGAN_DATA")
     bases = [*([Path(data).expanduser()] if data else []), cache_folder(), _SYSTEM_FOLDER]
-    places = [(base, source.folders) for base in bases]
+    places = [(base, folders) for base in bases]
     # Only a root that the caller names may hold the files itself: MNIST and Fashion-MNIST share file names.
-    return places if root is None else [(Path(root).expanduser(), ("", *source.folders)), *places]
+    return places if root is None else [(Path(root).expanduser(), ("", *folders)), *places]
 
 
-def _folders(source: _Source, root: str | os.PathLike | None) -> list[Path]:
-    return [base / folder for base, below in _places(source, root) for folder in below]
+def places_in_words(folders: tuple[str, ...], root: str | os.PathLike | None) -> str:
+    """Where `find` looks, a line for each base folder."""
+    return "\n    ".join(f"{base} ({', '.join(f or '.' for f in below)})" for base, below in _places(folders, root))
 
 
-def _find(folders: list[Path], name: str) -> Path | None:
+def _folders(folders: tuple[str, ...], root: str | os.PathLike | None) -> list[Path]:
+    return [base / folder for base, below in _places(folders, root) for folder in below]
+
+
+def _first(folders: list[Path], name: str) -> Path | None:
     """The first of `folders` that has the file, as it is or unpacked."""
     candidates = (folder / variant for folder in folders for variant in (name, name.removesuffix(".gz")))
     return next((path for path in candidates if path.is_file()), None)
 
 
+def find(name: str, folders: tuple[str, ...], root: str | os.PathLike | None) -> Path | None:
+    """The path of a data set's file, as it is or unpacked, if it is on this machine.
+
+    Args:
+        name: of the file.
+        folders: that may hold it, below `root`, $PYGAN_DATA, the cache folder and the system's.
+        root: a folder to look in first, or None.
+    """
+    return _first(_folders(folders, root), name)
+
+
 def _locate(source: _Source, name: str, root: str | os.PathLike | None) -> Path:
     """The path of one of the source's files, downloaded if it is nowhere on this machine."""
-    if found := _find(_folders(source, root), name):
+    if found := find(name, source.folders, root):
         return found
     base = cache_folder() if root is None else Path(root).expanduser()
     target = base / source.folders[0]
@@ -229,10 +246,9 @@ def _locate(source: _Source, name: str, root: str | os.PathLike | None) -> Path:
         tried, failures = [f"{url} ({reason})" for url, reason in error.failures], error.failures
     except OSError as error:
         tried, failures = [f"to write to {target} ({error.strerror or error})"], []
-    looked = "\n    ".join(f"{base} ({', '.join(f or '.' for f in below)})" for base, below in _places(source, root))
     raise DownloadError(
         f"{source.name}: {name} is not on this machine and could not be downloaded.\n"
-        f"  Looked in\n    {looked}\n  Tried\n    " + "\n    ".join(tried) + "\n"
+        f"  Looked in\n    {places_in_words(source.folders, root)}\n  Tried\n    " + "\n    ".join(tried) + "\n"
         f"  Put {', '.join(source.md5)} into {target},\n"
         f"  or into {source.folders[0]}/ inside the folder that the environment variable PYGAN_DATA names.",
         failures,
@@ -240,8 +256,8 @@ def _locate(source: _Source, name: str, root: str | os.PathLike | None) -> Path:
 
 
 def _cifar10_batches(names: list[str], root: str | os.PathLike | None) -> Iterator[np.ndarray]:
-    unpacked = [folder / _CIFAR10_FOLDER for folder in _folders(_CIFAR10, root)]
-    if (first := _find(unpacked, names[0])) is not None:
+    unpacked = [folder / _CIFAR10_FOLDER for folder in _folders(_CIFAR10.folders, root)]
+    if (first := _first(unpacked, names[0])) is not None:
         for name in names:
             path = first.parent / name
             if not path.is_file():
