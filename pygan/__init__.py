@@ -4,6 +4,8 @@ Goodfellow et al. 2014, "Generative Adversarial Nets": the ops in `pygan.ops`, m
 in `pygan.losses`, Algorithm 1 in `pygan.Trainer`, the paper's configurations in `pygan.recipes`.
 """
 
+import importlib
+
 from pygan import data, losses, nn, ops, random, recipes, reference
 from pygan._load import __version__, build_info
 from pygan.history import DivergenceError, History
@@ -25,4 +27,12 @@ __all__ = [
     "random",
     "recipes",
     "reference",
+    "theory",
 ]
+
+
+def __getattr__(name: str):
+    """`pygan.theory`, imported when it is first asked for."""
+    if name == "theory":
+        return importlib.import_module("pygan.theory")
+    raise AttributeError(f"module 'pygan' has no attribute {name!r}")
