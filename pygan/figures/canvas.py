@@ -22,6 +22,7 @@ COLOURS = {
     "ink": "#333333",
     "faint": "#8A8A8A",
     "gutter": "#5C5C5C",
+    "frame": "#F0E442",
 }
 STYLE = {
     "axes.edgecolor": COLOURS["faint"],
