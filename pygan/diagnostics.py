@@ -116,7 +116,7 @@ def nearest_neighbours(
     index = torch.cat([_nearest(rows, data, pixel_range) for rows in _blocks(samples, pixel_range)])
     pieces = zip(_blocks(samples, pixel_range), index.split(_BLOCK), strict=True)
     # Once more, as a difference: a copy of an example is at distance 0, not at the rounding of a product.
-    distance = torch.cat([(rows - _real(data[nearest], pixel_range)).norm(dim=1) for rows, nearest in pieces])
+    distance = torch.cat([(rows - as_real(data[nearest], pixel_range)).norm(dim=1) for rows, nearest in pieces])
     return Neighbours(index, distance)
 
 
@@ -199,7 +199,7 @@ def mean_pairwise_distance(
         raise ValueError(f"values must be at least 2 rows to be apart, got shape {tuple(values.shape)}")
     if len(values) > rows:
         values = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:rows]]
-    values = _real(values, pixel_range)
+    values = as_real(values, pixel_range)
     # About their mean, so that rows that are all but one do not cancel in the product.
     blocks = (values - values.mean(dim=0)).split(_BLOCK)
     pairs = ((some, others) for some in blocks for others in blocks)
@@ -262,10 +262,11 @@ def _nearest(samples: Tensor, data: Tensor, pixel_range: tuple[float, float]) ->
 
 def _blocks(values: Tensor, pixel_range: tuple[float, float]) -> Iterator[Tensor]:
     """The values in float64, some rows at a time."""
-    return (_real(rows, pixel_range) for rows in values.split(_BLOCK))
+    return (as_real(rows, pixel_range) for rows in values.split(_BLOCK))
 
 
-def _real(values: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+def as_real(values: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """The values in float64, bytes between the ends of the range."""
     if values.dtype != torch.uint8:
         return values.double()
     low, high = pixel_range

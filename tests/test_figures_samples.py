@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pygan import data, figures
+from pygan import DivergenceError, Momentum, Trainer, data, figures
 from pygan.config import TrainerConfig
 from pygan.data import Dataset
+from pygan.diagnostics import mode_statistics
+from pygan.figures import canvas, modes
 from pygan.nn import MLP
 from pygan.trainer import generate
 
@@ -163,6 +165,149 @@ def test_interpolation_grid_refuses_in_a_sentence(tmp_path, options, words):
     assert not list(tmp_path.iterdir())
 
 
+# ---- modes ----
+
+
+def plane_trainer(examples=None, **options):
+    torch.manual_seed(0)
+    generator, discriminator = MLP([2, 8, 2]), MLP([2, 8, 1], activation="leaky_relu", dropout=[0, 0.5])
+    examples = data.mixture("ring8", n=500) if examples is None else examples
+    return Trainer(generator, discriminator, examples, batch_size=20, seed=3, **options)
+
+
+def drawn(trainer, samples, title=None):
+    """The axes of a map: the plane, and the bar of shades."""
+    with canvas.style():
+        return modes._draw(trainer, samples, title).axes
+
+
+@pytest.mark.parametrize("kind", ["non_saturating", "minimax"])
+def test_the_flow_is_minus_the_gradient_of_the_loss(kind):
+    torch.manual_seed(0)
+    discriminator = MLP([2, 8, 1], activation="tanh", dropout=[0, 0.5], dtype=torch.float64).train()
+    x = torch.randn(10, 2, dtype=torch.float64)
+    flow = figures.generator_flow(discriminator, x, kind=kind)
+    assert discriminator.training
+
+    def loss(x):
+        a = discriminator.eval()(x)[:, 0]
+        return torch.nn.functional.softplus(-a) if kind == "non_saturating" else -torch.nn.functional.softplus(a)
+
+    h = 1e-6
+    with torch.no_grad():
+        slopes = [(loss(x + h * e) - loss(x - h * e)) / (2 * h) for e in torch.eye(2, dtype=torch.float64)]
+    torch.testing.assert_close(flow, -torch.stack(slopes, dim=1), rtol=1e-6, atol=1e-9)
+
+
+def test_the_map_shows_d_and_the_way_to_the_data():
+    """D = sigmoid(x₁ - 2·x₀): light above, dark to the right; all arrows to the upper left."""
+    trainer = plane_trainer()
+    trainer.discriminator = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        trainer.discriminator.weight.copy_(torch.tensor([[-2.0, 1.0]]))
+        trainer.discriminator.bias.zero_()
+    axes, bar = drawn(trainer, 300)
+    (image,) = axes.images
+    shown = image.get_array()
+    sides = [axes.get_xlim(), axes.get_ylim()]
+    x, y = (low + (high - low) * (np.arange(len(shown)) + 0.5) / len(shown) for low, high in sides)
+    np.testing.assert_allclose(shown, 1 / (1 + np.exp(2 * x[None, :] - y[:, None])), atol=1e-6)
+    assert (image.origin, image.get_clim(), image.get_extent()) == ("lower", (0, 1), [*sides[0], *sides[1]])
+    arrows = next(child for child in axes.get_children() if type(child).__name__ == "Quiver")
+    np.testing.assert_allclose(arrows.U, -2 * arrows.V, rtol=1e-4)
+    assert (arrows.V > 0).all()
+    assert np.hypot(arrows.U, arrows.V).max() < np.ptp(sides[0]) / 21, "each arrow stays in its cell"
+    # The stronger push, where D is low, is the longer arrow.
+    order = np.argsort(-2 * arrows.X + arrows.Y)
+    assert (np.diff(np.hypot(arrows.U, arrows.V)[order]) < 1e-9).all()
+    assert bar.get_title() == "D(x)"
+
+
+def test_the_map_names_what_it_shows():
+    trainer = plane_trainer()
+    trainer.run(3)
+    axes = drawn(trainer, 300)[0]
+    assert axes.get_title(loc="left") == "ring8, iteration 3"
+    statistics = str(mode_statistics(trainer.sample(300, step=0), trainer.data))
+    assert statistics in [text.get_text() for text in axes.texts]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["data", "samples", "flow of samples", "3σ of a mode"]
+    assert (len(axes.patches), trainer.samples_drawn) == (8, 0)
+
+
+def test_points_without_modes_are_drawn_too(tmp_path):
+    examples = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (90, 2), dtype=np.uint8))
+    trainer = plane_trainer(examples, pixel_range=(-1, 1), generator_loss="minimax")
+    axes = drawn(trainer, 30, "bytes")[0]
+    np.testing.assert_allclose(np.array(axes.lines[0].get_data()).T, examples[:30].numpy() / 127.5 - 1)
+    assert not axes.patches
+    assert axes.get_title(loc="left") == "bytes"
+
+
+def test_a_film_trains_as_a_run_does(tmp_path):
+    from PIL import Image
+
+    trainer, other, seen = plane_trainer(), plane_trainer(), []
+    trainer.run(2)
+    path = figures.mode_film(
+        trainer, tmp_path / "film.gif", iterations=7, frames=4, callback=lambda _, news: seen.append(len(news))
+    )
+    other.run(9)
+    assert trainer.iteration == 9
+    assert torch.equal(trainer.generator.flat_parameters(), other.generator.flat_parameters())
+    assert sum(seen) == 7
+    with Image.open(path) as film:
+        assert (film.n_frames, film.info["loop"]) == (4, 0)
+        assert film.size == (528, 540)
+        durations = []
+        for i in range(4):
+            film.seek(i)
+            durations.append(film.info["duration"])
+    assert durations == [120, 120, 120, 2500]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_film_of_a_run_that_diverges_is_not_written(tmp_path):
+    trainer = plane_trainer(optimizer=Momentum(lr=1e30))
+    with pytest.raises(DivergenceError):
+        figures.mode_film(trainer, tmp_path / "film.gif", iterations=50, frames=3)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda folder: figures.mode_map(plane_trainer(), folder / "a.png", samples=0), "samples must be"),
+        (
+            lambda folder: figures.mode_film(plane_trainer(), folder / "a.png", iterations=9),
+            "a film's name must end in",
+        ),
+        (
+            lambda folder: figures.mode_film(plane_trainer(), folder / "a.gif", iterations=3, frames=5),
+            "iterations must be a whole number of at least 4, got 3",
+        ),
+        (
+            lambda folder: figures.mode_film(plane_trainer(), folder / "a.gif", iterations=3, frames=1),
+            "frames must be a whole number of at least 2, got 1",
+        ),
+        (
+            lambda folder: figures.mode_map(
+                Trainer(MLP([2, 4, 3]), MLP([3, 4, 1]), torch.rand(9, 3), batch_size=4), folder / "a.png"
+            ),
+            r"the data must be points in the plane, got Dataset\('data': 9 x 3 float32\)",
+        ),
+        (
+            lambda folder: figures.generator_flow(torch.nn.Linear(2, 1), torch.zeros(1, 2), kind="maximin"),
+            "did you mean 'minimax'",
+        ),
+    ],
+)
+def test_modes_refuse_in_a_sentence(tmp_path, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 # ---- files ----
 
 GENERATOR, CONFIG = MLP([3, 8, 16], output="sigmoid"), TrainerConfig(noise_dim=3)
@@ -170,6 +315,7 @@ DRAW = {
     "neighbour_grid": lambda path: figures.neighbour_grid(
         torch.rand(9, 64, generator=torch.Generator().manual_seed(0)), data.digits(), path
     ),
+    "mode_map": lambda path: figures.mode_map(plane_trainer(), path, samples=50),
     "interpolation_grid": lambda path: figures.interpolation_grid(GENERATOR, CONFIG, path, image_shape=(4, 4)),
 }
 

@@ -7,15 +7,19 @@ from .canvas import COLOURS, STYLE
 from .curves import loss_curves
 from .images import sample_grid
 from .interpolation import interpolate, interpolation_grid
+from .modes import generator_flow, mode_film, mode_map
 from .neighbours import neighbour_grid
 from .plane import scatter_2d
 
 __all__ = [
     "COLOURS",
     "STYLE",
+    "generator_flow",
     "interpolate",
     "interpolation_grid",
     "loss_curves",
+    "mode_film",
+    "mode_map",
     "neighbour_grid",
     "sample_grid",
     "scatter_2d",
