@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CELLS, _ARROWS = 240, 21  # a side, of the heat map and of the flow
 _LEVELS = 10  # of D; few, so that they are told apart, and films stay small
 _SHADES = (0.55, 1.0)  # grey of D = 0 and of D = 1: points and arrows show on all of them
-_RESOLUTION, _COLOURS_OF_A_FILM = 80, 64
+_RESOLUTION, _COLOURS_OF_A_FILM = 80, 128
 _MILLISECONDS, _LAST = 120, 2500  # a frame stands, and the last one
 
 
@@ -177,7 +177,7 @@ def _draw(trainer: Trainer, samples: int, title: str | None) -> Figure:
     if data.modes is not None:
         mark_modes(axes, data)
         axes.text(0, 1.015, str(mode_statistics(fake, data)), transform=axes.transAxes)
-    count_outside(axes, fake)
+    count_outside(axes, fake, (1, 1.015))
     axes.set_title(f"{data.name}, iteration {trainer.iteration}" if title is None else title, pad=20)
     bar = figure.colorbar(shades, cax=figure.add_axes((0.905, 0.11, 0.022, 0.82 * 6.6 / 6.75)), ticks=[0, 0.5, 1])
     bar.ax.set_title("D(x)", loc="center", fontsize=10)

@@ -99,10 +99,10 @@ def mark_modes(axes: Axes, data: Dataset) -> None:
     axes.plot([], [], "o", color="none", markeredgecolor=COLOURS["ink"], label="3σ of a mode")
 
 
-def count_outside(axes: Axes, points: np.ndarray) -> None:
-    """How many samples the picture does not show, in its corner."""
+def count_outside(axes: Axes, points: np.ndarray, place: tuple[float, float] = (0.99, 0.01)) -> None:
+    """How many samples the picture does not show, in words that end at a place in units of the axes."""
     low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
     outside = int((~((low <= points) & (points <= high)).all(axis=1)).sum())
     if outside:
         text = f"{outside} of {len(points)} samples outside"
-        axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom")
+        axes.text(*place, text, transform=axes.transAxes, ha="right", va="bottom")
