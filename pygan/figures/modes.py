@@ -176,8 +176,8 @@ def _draw(trainer: Trainer, samples: int, title: str | None) -> Figure:
     _arrows(axes, trainer)
     if data.modes is not None:
         mark_modes(axes, data)
-        axes.text(0, 1.015, str(mode_statistics(fake, data)), transform=axes.transAxes)
-    count_outside(axes, fake, (1, 1.015))
+        axes.text(0, 1.012, str(mode_statistics(fake, data)), transform=axes.transAxes, va="bottom")
+    count_outside(axes, fake, (1, 1.052))
     axes.set_title(f"{data.name}, iteration {trainer.iteration}" if title is None else title, pad=20)
     bar = figure.colorbar(shades, cax=figure.add_axes((0.905, 0.11, 0.022, 0.82 * 6.6 / 6.75)), ticks=[0, 0.5, 1])
     bar.ax.set_title("D(x)", loc="center", fontsize=10)
@@ -249,7 +249,7 @@ def _write_film(pictures: list[np.ndarray], path: Path) -> None:
 
     # One palette for all, of three of them: what does not move is then the same from frame to frame, and costs nothing.
     some = np.concatenate([pictures[0], pictures[len(pictures) // 2], pictures[-1]])
-    palette = Image.fromarray(some).quantize(_COLOURS_OF_A_FILM, dither=Image.Dither.NONE)
+    palette = Image.fromarray(some).quantize(_COLOURS_OF_A_FILM, Image.Quantize.MAXCOVERAGE)
     frames = [Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     duration = [_MILLISECONDS] * (len(frames) - 1) + [_LAST]
     with replacing(path) as temporary:
