@@ -51,7 +51,7 @@ class Recipe:
     >>> import pygan
     >>> trainer = pygan.recipes.get("ring8", seed=3).build()
     >>> trainer.generator.sizes, trainer.config.seed
-    ((2, 128, 128, 2), 3)
+    ((2, 64, 64, 2), 3)
     """
 
     name: str

@@ -412,21 +412,28 @@ def statistics(d_loss: Tensor, g_loss: Tensor, real_logits: Tensor, fake_logits:
     )
 
 
-@torch.no_grad()
 def generate(generator: nn.Module, n: int, config: TrainerConfig, *, step: int, like: Tensor) -> Tensor:
-    """(n, d): the generator in evaluation mode at noise numbered by `step`, some thousand rows at a time."""
-    n = check_whole(n, "n")
-    offset = random.offset(random.SAMPLE, step)
-    z = ops.noise(
-        (n, config.noise_dim),
+    """(n, d): the generator in evaluation mode at noise numbered by `step`."""
+    return generate_from(generator, sample_noise(n, config, step=step, like=like))
+
+
+@torch.no_grad()
+def generate_from(generator: nn.Module, z: Tensor) -> Tensor:
+    """(n, d): the generator in evaluation mode at z, (n, noise_dim), some thousand rows at a time."""
+    with evaluating(generator):
+        return torch.cat([generator(part) for part in z.split(4096)])
+
+
+def sample_noise(n: int, config: TrainerConfig, *, step: int, like: Tensor) -> Tensor:
+    """(n, noise_dim): what the draw numbered `step` is made of, of which a longer one with that number begins."""
+    return ops.noise(
+        (check_whole(n, "n"), config.noise_dim),
         kind=config.noise,
         seed=config.seed,
-        offset=offset,
+        offset=random.offset(random.SAMPLE, step),
         dtype=like.dtype,
         device=like.device,
     )
-    with evaluating(generator):
-        return torch.cat([generator(part) for part in z.split(4096)])
 
 
 def _forward(network: nn.Module, x: Tensor, seed: int, offset: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures of a training run, each written whole to one file: sample grids, loss curves, points in the plane.
+"""Pictures of a training run, each written whole to one file: samples, loss curves, points in the plane, modes.
 
 matplotlib is imported when the first picture is drawn, and its pyplot state is never touched.
 """
@@ -6,6 +6,21 @@ matplotlib is imported when the first picture is drawn, and its pyplot state is 
 from .canvas import COLOURS, STYLE
 from .curves import loss_curves
 from .images import sample_grid
+from .interpolation import interpolate, interpolation_grid
+from .modes import generator_flow, mode_film, mode_map
+from .neighbours import neighbour_grid
 from .plane import scatter_2d
 
-__all__ = ["COLOURS", "STYLE", "loss_curves", "sample_grid", "scatter_2d"]
+__all__ = [
+    "COLOURS",
+    "STYLE",
+    "generator_flow",
+    "interpolate",
+    "interpolation_grid",
+    "loss_curves",
+    "mode_film",
+    "mode_map",
+    "neighbour_grid",
+    "sample_grid",
+    "scatter_2d",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ COLOURS = {
     "ink": "#333333",
     "faint": "#8A8A8A",
     "gutter": "#5C5C5C",
+    "frame": "#F0E442",
 }
 STYLE = {
     "axes.edgecolor": COLOURS["faint"],
@@ -39,7 +41,7 @@ STYLE = {
     "xtick.color": COLOURS["ink"],
     "ytick.color": COLOURS["ink"],
 }
-_FORMATS = (".png", ".pdf", ".svg")
+FORMATS = (".png", ".pdf", ".svg")
 
 
 def style() -> AbstractContextManager:
@@ -59,11 +61,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def check_path(path: str | os.PathLike) -> Path:
+def check_path(path: str | os.PathLike, formats: Sequence[str] = FORMATS, what: str = "a figure") -> Path:
     """Asked before anything is drawn, so that a wrong path costs no time."""
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"a figure's name must end in {', '.join(_FORMATS)}, got {path.name!r}")
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"{what}'s name must end in {', '.join(formats)}, got {path.name!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder; make it before writing {path.name} there")
     return path

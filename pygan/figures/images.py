@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from .._names import check_whole
 from .canvas import COLOURS, as_array, check_path, new_figure, save, style
 
 _WIDTH = 800  # pixels, about
-_LONGEST = 2**16 - 1 - 50  # pixels that matplotlib's renderer takes, less room for a title
+_TITLE, _LABELS = 36, 24  # pixels that they stand on
+_LONGEST = 2**16 - 1 - 60  # pixels that matplotlib's renderer takes, less room for these
 
 
 def sample_grid(
@@ -56,28 +58,64 @@ def sample_grid(
     path = check_path(path)
     columns = None if columns is None else check_whole(columns, "columns")
     padding = check_whole(padding, "padding", least=0)
-    pixels = _as_rgb(samples, image_shape, value_range)
-    n, h, w, _ = pixels.shape
+    pixels = as_rgb(samples, image_shape, value_range)
+    n = len(pixels)
     columns = min(columns or max(10, math.isqrt(n - 1) + 1), n)
-    scale = max(1, round((_WIDTH - padding * (columns + 1)) / (columns * w)))
-    longest = max(columns * (scale * w + padding), math.ceil(n / columns) * (scale * h + padding)) + padding
-    if longest > _LONGEST:
-        raise ValueError(f"a grid of {n} images would be {longest} pixels long, above {_LONGEST}: draw fewer samples")
-    canvas = _tile(pixels.repeat(scale, axis=1).repeat(scale, axis=2), columns, padding)
-    height, width = canvas.shape[:2]
-    above = 36 if title else 0
-    with style():
-        # figimage puts one value on one pixel: at this size and resolution nothing is interpolated.
-        # Half a pixel more, since the size in inches times the resolution is rounded down.
-        figure = new_figure((width + 0.5) / 100, (height + above + 0.5) / 100)
-        figure.figimage(canvas, 0, 0, origin="upper")
-        if title:
-            figure.text(padding / width, 1 - above / 2 / (height + above), title, va="center", fontsize=12)
-        save(figure, path, dpi=100)
+    pixels = enlarged(pixels, columns, padding)
+    save_pixels(tile(pixels, columns, padding), path, left=padding, title=title)
     return path
 
 
-def _as_rgb(samples: Any, image_shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
+def save_pixels(
+    canvas: np.ndarray,
+    path: Path,
+    *,
+    left: int = 0,
+    title: str | None = None,
+    labels: Sequence[tuple[float, str, str]] = (),
+) -> None:
+    """Writes (H, W, 3) uint8 pixel for pixel, below a title and a line of labels.
+
+    Args:
+        canvas: the picture.
+        path: checked before.
+        left: where the title begins, in pixels from the left.
+        title: a line above all.
+        labels: words between the title and the picture: pixels from the left, the side of them that stands there
+            ("left", "center" or "right"), and the words.
+    """
+    height, width = canvas.shape[:2]
+    titles, names = _TITLE * bool(title), _LABELS * bool(labels)
+    whole = height + titles + names
+    with style():
+        # figimage puts one value on one pixel: at this size and resolution nothing is interpolated.
+        # Half a pixel more, since the size in inches times the resolution is rounded down.
+        figure = new_figure((width + 0.5) / 100, (whole + 0.5) / 100)
+        figure.figimage(canvas, 0, 0, origin="upper")
+        if title:
+            figure.text(left / width, 1 - titles / 2 / whole, title, va="center", fontsize=12)
+        for x, side, words in labels:
+            figure.text(x / width, (height + names / 2) / whole, words, ha=side, va="center")
+        save(figure, path, dpi=100)
+
+
+def enlarged(images: np.ndarray, columns: int, padding: int, gap: int = 0) -> np.ndarray:
+    """(n, k·h, k·w, 3) of (n, h, w, 3), with k such that their `tile` is about as wide as pictures are here.
+
+    Between two rows is a gap beside the padding.
+
+    Raises:
+        ValueError: it would have more than 65,535 pixels a side.
+    """
+    n, h, w, _ = images.shape
+    scale = max(1, round((_WIDTH - padding * (columns + 1)) / (columns * w)))
+    longest = max(columns * (scale * w + padding), math.ceil(n / columns) * (scale * h + padding + gap)) + padding
+    if longest > _LONGEST:
+        raise ValueError(f"a grid of {n} images would be {longest} pixels long, above {_LONGEST}: draw fewer samples")
+    return images.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def as_rgb(samples: Any, image_shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
     """(n, h, w, 3) uint8."""
     values = as_array(samples)
     shape = tuple(image_shape)
@@ -100,11 +138,11 @@ def _as_rgb(samples: Any, image_shape: tuple[int, ...], value_range: tuple[float
     return rgb
 
 
-def _tile(images: np.ndarray, columns: int, padding: int) -> np.ndarray:
+def tile(images: np.ndarray, columns: int, padding: int, *, ground: str = COLOURS["gutter"]) -> np.ndarray:
     """One picture (H, W, 3) of (n, h, w, 3) images, on a ground told from both black and white."""
     n, h, w, _ = images.shape
     rows = math.ceil(n / columns)
-    ground = np.array(_rgb(COLOURS["gutter"]), dtype=np.uint8)
+    ground = np.array(_rgb(ground), dtype=np.uint8)
     # A cell is an image with the gutter below and to the right of it; places without an image stay ground.
     cells = np.full((rows * columns, h + padding, w + padding, 3), ground)
     cells[:n, :h, :w] = images

@@ -15,6 +15,7 @@ from .canvas import COLOURS, as_array, check_path, new_figure, save, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DOTS = {"linestyle": "none", "marker": "o", "markeredgewidth": 0}
 _POINTS = 5000
 
 
@@ -51,25 +52,18 @@ def scatter_2d(
     """
     path = check_path(path)
     data = as_dataset(data)
-    real = _points(data.values, "data")
-    fake = _points(samples, "samples")
-    low, high = real.min(axis=0), real.max(axis=0)
-    middle, half = (low + high) / 2, 0.6 * max(float((high - low).max()), 1e-6)
-    outside = int((~(np.abs(fake - middle) <= half).all(axis=1)).sum())
+    real, fake = as_points(data.values, "data"), as_points(samples, "samples")
+    x, y = view(real)
     with style():
         figure = new_figure(6.4, 6.8)
         axes = figure.subplots()
         figure.subplots_adjust(left=0.08, right=0.97, top=0.9, bottom=0.06)
-        dots = {"linestyle": "none", "marker": "o", "markeredgewidth": 0}
-        axes.plot(*real[:_POINTS].T, **dots, ms=6, color=COLOURS["data"], alpha=0.25, label="data")
-        axes.plot(*fake[:_POINTS].T, **dots, ms=3, color=COLOURS["model"], alpha=0.6, label="samples")
+        axes.plot(*real[:_POINTS].T, **DOTS, ms=6, color=COLOURS["data"], alpha=0.25, label="data")
+        axes.plot(*fake[:_POINTS].T, **DOTS, ms=3, color=COLOURS["model"], alpha=0.6, label="samples")
         if data.modes is not None:
-            _mark_modes(axes, data)
-        x, y = zip(middle - half, middle + half, strict=True)
+            mark_modes(axes, data)
         axes.set(aspect="equal", xlim=x, ylim=y)
-        if outside:
-            text = f"{outside} of {len(fake)} samples outside"
-            axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom")
+        count_outside(axes, fake)
         handles = axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2)
         for handle in handles.legend_handles:
             handle.set(alpha=1, markersize=7)
@@ -79,7 +73,24 @@ def scatter_2d(
     return path
 
 
-def _mark_modes(axes: Axes, data: Dataset) -> None:
+def as_points(values: Any, name: str) -> np.ndarray:
+    """(n, 2) float64."""
+    points = as_array(values)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise ValueError(f"{name} must be (n, 2) with n at least 1, got shape {points.shape}")
+    return points.astype(np.float64)
+
+
+def view(points: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The limits of x and of y of a square about the points, with a margin."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, half = (low + high) / 2, 0.6 * max(float((high - low).max()), 1e-6)
+    x, y = zip((middle - half).tolist(), (middle + half).tolist(), strict=True)
+    return x, y
+
+
+def mark_modes(axes: Axes, data: Dataset) -> None:
+    """A circle of 3 standard deviations about each mode."""
     from matplotlib.patches import Circle
 
     ring = {"facecolor": "none", "edgecolor": COLOURS["ink"], "linewidth": 0.9, "zorder": 3}
@@ -88,8 +99,10 @@ def _mark_modes(axes: Axes, data: Dataset) -> None:
     axes.plot([], [], "o", color="none", markeredgecolor=COLOURS["ink"], label="3σ of a mode")
 
 
-def _points(values: Any, name: str) -> np.ndarray:
-    points = as_array(values)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-        raise ValueError(f"{name} must be (n, 2) with n at least 1, got shape {points.shape}")
-    return points.astype(np.float64)
+def count_outside(axes: Axes, points: np.ndarray, place: tuple[float, float] = (0.99, 0.01)) -> None:
+    """How many samples the picture does not show, in words that end at a place in units of the axes."""
+    low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
+    outside = int((~((low <= points) & (points <= high)).all(axis=1)).sum())
+    if outside:
+        text = f"{outside} of {len(points)} samples outside"
+        axes.text(*place, text, transform=axes.transAxes, ha="right", va="bottom")
