@@ -1,4 +1,4 @@
-"""The command `pygan`: train a recipe, draw samples from a run, say what is installed.
+"""The command `pygan`: train a recipe, sample and measure what came of it, time the ops, say what is installed.
 
 Whatever goes wrong is said in one sentence. Exit codes: 0 done, 1 something failed, 2 what was asked for
 cannot be, 130 interrupted, 143 terminated.
@@ -6,8 +6,10 @@ cannot be, 130 interrupted, 143 terminated.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -112,7 +114,9 @@ def _begin(
         **_surroundings(),
         "device": str(trainer.device),
     }
-    return _train(trainer, run_folder.RunFolder.create(out, config, chosen.iterations), chosen.iterations)
+    validation = run_folder.load_validation(config)
+    folder = run_folder.RunFolder.create(out, config, chosen.iterations, validation=validation)
+    return _train(trainer, folder, chosen.iterations)
 
 
 def _continue(run: Path, iterations: int | None, engine: str | None, device: str | None) -> int:
@@ -126,7 +130,8 @@ def _continue(run: Path, iterations: int | None, engine: str | None, device: str
         raise ValueError(f"{run} is done, with {done} iterations: say how many more with --iterations")
     config["recipe"]["iterations"] = done + more
     config |= {**_surroundings(), "device": str(trainer.device)}
-    return _train(trainer, run_folder.RunFolder(run, config, done + more, first=done), more)
+    validation = run_folder.load_validation(config)
+    return _train(trainer, run_folder.RunFolder(run, config, done + more, first=done, validation=validation), more)
 
 
 def _train(trainer, folder, iterations: int) -> int:
@@ -161,7 +166,7 @@ def _run(trainer, folder, iterations: int, console: Console, interrupted) -> tup
     with Progress(first + iterations, console, first) as progress:
 
         def report(trainer, news):
-            progress(trainer.iteration, news)
+            progress(trainer.iteration, news, folder.likelihood_in_words())
             folder.add(trainer, news)
 
         try:
@@ -216,6 +221,43 @@ def sample(
         raise ValueError(f"{out}: samples of this run are no images, nor points in the plane; give a .npy file")
     print(f"{n} samples written to {out}")
     return 0
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    samples: Annotated[int, typer.Option(help="Of the generator, for the Parzen window.")] = 10_000,
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option(help="A width of the window to try; repeatable; default: ten from 0.1 to 1, as the authors."),
+    ] = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="Where the run ended, not where its log-likelihood was highest.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: the run's.")] = None,
+) -> int:
+    """Measure a trained generator as the paper does: log-likelihood of the test set under a Parzen window."""
+    from pygan import evaluation, parzen, run_folder
+    from pygan.recipe import Recipe
+
+    file = run_folder.CHECKPOINT if last or not (run / run_folder.BEST).exists() else run_folder.BEST
+    trainer, config = run_folder.resume(run, device=device, engine="auto", file=file)
+    recipe = Recipe.from_dict(config["recipe"])
+    sets = recipe.load_validation(config["data"]), recipe.load_test(config["data"])
+    with _warnings_as_sentences():
+        result = evaluation.evaluate(trainer, *sets, samples=samples, sigmas=sigma or parzen.SIGMAS)
+    print(evaluation.describe(result, config["data"]))
+    evaluation.write({"checkpoint": file, **result}, run / evaluation.RESULT)
+    print(f"written to {run / evaluation.RESULT}")
+    return 0
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences():
+    """Inside, a warning is a line on standard error, without the code that it comes from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"pygan: {message}", file=sys.stderr)
+        yield
 
 
 @app.command()

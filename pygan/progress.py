@@ -36,10 +36,10 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def __call__(self, done: int, news: History) -> None:
-        """Show how far the run is."""
+    def __call__(self, done: int, news: History, likelihood: str = "") -> None:
+        """Show how far the run is, and how likely its samples make held-out data where that is known."""
         now = time.monotonic()
-        line = describe(done, self._total, now - self._start, news, self._first)
+        line = describe(done, self._total, now - self._start, news, self._first, likelihood)
         if self._live:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif done == self._total or now - self._printed >= _PLAIN_SECONDS:
@@ -47,8 +47,8 @@ class Progress:
             self._printed = now
 
 
-def describe(done: int, total: int, seconds: float, news: History, first: int = 0) -> str:
-    """The line: iteration, iterations a second, losses, D(x), D(G(z)), time left.
+def describe(done: int, total: int, seconds: float, news: History, first: int = 0, likelihood: str = "") -> str:
+    """The line: iteration, iterations a second, losses, D(x), D(G(z)), the likelihood in words, time left.
 
     The seconds are those since iteration `first`.
 
@@ -63,5 +63,5 @@ def describe(done: int, total: int, seconds: float, news: History, first: int = 
     return (
         f"{done:>{len(str(total))}}/{total}  {rate:.{0 if rate >= 10 else 1}f} it/s  "
         f"D loss {news.d_loss.mean():.3f}  G loss {news.g_loss.mean():.3f}  "
-        f"D(x) {news.d_real.mean():.2f}  D(G(z)) {news.d_fake.mean():.2f}  {clock} left"
+        f"D(x) {news.d_real.mean():.2f}  D(G(z)) {news.d_fake.mean():.2f}  {likelihood}{clock} left"
     )

@@ -42,7 +42,7 @@ _RECIPES = (
     Recipe(
         name="digits",
         about="the 8 x 8 digits that come with scikit-learn; half a minute",
-        data="digits",
+        data="digits:fit",
         iterations=8_000,
         noise_dim=32,
         g_hidden=(128, 128),

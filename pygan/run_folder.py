@@ -3,6 +3,7 @@
 config.json               the recipe, its data and where it ran
 metrics.jsonl             about a thousand lines at most, each the means over as many iterations (at most 10,000)
 checkpoint.safetensors    see `pygan.checkpoint`
+best.safetensors          the same where the log-likelihood was highest, of runs whose data have a validation set
 samples.png               what the generator draws, where the data are images or points in the plane
 losses.png                the curves
 """
@@ -22,11 +23,12 @@ import numpy as np
 from pygan import checkpoint, data
 from pygan._files import naming, replacing
 from pygan.data import Dataset
+from pygan.evaluation import Tracker
 from pygan.history import STATISTICS, History
 from pygan.recipe import Recipe
 from pygan.trainer import Trainer
 
-CHECKPOINT, CONFIG, METRICS = "checkpoint.safetensors", "config.json", "metrics.jsonl"
+CHECKPOINT, BEST, CONFIG, METRICS = "checkpoint.safetensors", "best.safetensors", "config.json", "metrics.jsonl"
 SAMPLES, LOSSES = "samples.png", "losses.png"
 
 
@@ -83,19 +85,30 @@ def load_data(config: dict, rows: int) -> Dataset:
     return recipe.prepare(loaded.subset(slice(0, rows)) if rows == recipe.rows else loaded)
 
 
-def resume(run: Path, *, engine: str | None = None, device: str | None = None) -> tuple[Trainer, dict]:
+def load_validation(config: dict) -> Dataset | None:
+    """The validation set of a run's data, if there is one."""
+    try:
+        return Recipe.from_dict(config["recipe"]).load_validation(config["data"])
+    except ValueError:
+        return None
+
+
+def resume(
+    run: Path, *, engine: str | None = None, device: str | None = None, file: str = CHECKPOINT
+) -> tuple[Trainer, dict]:
     """The trainer of a run where its checkpoint stands, and the run's config.
 
     Args:
         run: the folder.
         engine: in place of the run's.
         device: in place of the run's.
+        file: the checkpoint's name.
 
     Raises:
         FileNotFoundError: no run, no checkpoint, or no data where they were.
         ValueError: a file is damaged, or files that do not fit one another.
     """
-    config, path = read_config(run), run / CHECKPOINT
+    config, path = read_config(run), run / file
     header, _ = checkpoint.read(path)
     examples = load_data(config, header["data"]["rows"])
     trainer = checkpoint.resume(path, examples, engine=engine, device=device or config.get("device"))
@@ -114,9 +127,10 @@ class RunFolder:
         config: plain values for config.json, which is written at once.
         iterations: how many the run will have, which spaces the lines of metrics.jsonl.
         first: the iterations done before, whose metrics are kept.
+        validation: to follow the log-likelihood on, at intervals; None where the data have no such set.
     """
 
-    def __init__(self, path: Path, config: dict, iterations: int, *, first: int = 0):
+    def __init__(self, path: Path, config: dict, iterations: int, *, first: int = 0, validation: Dataset | None = None):
         self.path = path
         self._made: list[Path] | None = None
         self._every = min(max(1, iterations // 1000), 10_000)
@@ -124,6 +138,9 @@ class RunFolder:
         self._iteration = first
         lines = list(_metrics(path / METRICS, first))
         self._parts = [_rows(lines, first)]
+        best = max((line.get("log_likelihood", -math.inf) for line in lines), default=-math.inf)
+        self.tracker = None if validation is None else Tracker(validation, best=best)
+        self._likelihood: dict[str, float] = {}  # measured, not yet in a line
         self._saved = time.monotonic()
         self._start = self._saved - (lines[-1]["seconds"] if lines else 0.0)
         with replacing(path / CONFIG) as temporary:
@@ -133,7 +150,15 @@ class RunFolder:
         self._metrics = (path / METRICS).open("a")
 
     @classmethod
-    def create(cls, out: Path | None, config: dict, iterations: int, *, root: Path = Path("runs")) -> RunFolder:
+    def create(
+        cls,
+        out: Path | None,
+        config: dict,
+        iterations: int,
+        *,
+        root: Path = Path("runs"),
+        validation: Dataset | None = None,
+    ) -> RunFolder:
         """In the folder `out`, or by default the first free one of runs/<recipe>-1, -2, ...
 
         Raises:
@@ -142,7 +167,7 @@ class RunFolder:
         """
         path, made = _make(out, config["recipe"]["name"], root)
         try:
-            folder = cls(path, config, iterations)
+            folder = cls(path, config, iterations, validation=validation)
         except BaseException:
             _remove(path, made)
             raise
@@ -156,7 +181,8 @@ class RunFolder:
             _remove(self.path, self._made)
 
     def add(self, trainer: Trainer, news: History) -> None:
-        """Statistics of the iterations since the last call; every minute, a checkpoint too."""
+        """Statistics of the iterations since the last call; now and then the log-likelihood, or a checkpoint."""
+        self._follow(trainer)
         rows = np.stack([getattr(news, name) for name in STATISTICS], axis=1)
         self._parts.append(rows)
         self._pending = np.concatenate([self._pending, rows])
@@ -167,6 +193,19 @@ class RunFolder:
             self._metrics.flush()
         if time.monotonic() - self._saved > 60:
             self.save(trainer)
+
+    def likelihood_in_words(self) -> str:
+        """The last log-likelihood and the best, for a line of progress; empty before there is one."""
+        if self.tracker is None or self.tracker.last is None:
+            return ""
+        return f"LL {self.tracker.last['log_likelihood']:.1f} (best {self.tracker.best:.1f})  "
+
+    def _follow(self, trainer: Trainer) -> None:
+        if self.tracker is not None and self.tracker.follow(trainer, lambda: self._save_best(trainer)):
+            self._likelihood = self.tracker.last or {}
+
+    def _save_best(self, trainer: Trainer) -> None:
+        trainer.save(self.path / BEST, overwrite=True)
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint."""
@@ -186,7 +225,9 @@ class RunFolder:
                 written.append(name)
             except Exception as error:
                 failed[name] = error
-        return sorted(written, key=(SAMPLES, LOSSES, METRICS, CONFIG, CHECKPOINT).index), failed
+        if (self.path / BEST).exists():
+            written.append(BEST)
+        return sorted(written, key=(SAMPLES, LOSSES, METRICS, CONFIG, CHECKPOINT, BEST).index), failed
 
     def _last_files(self, trainer: Trainer) -> dict[str, Callable[[], object]]:
         files = {CHECKPOINT: lambda: self.save(trainer), METRICS: self._close_metrics}
@@ -201,7 +242,9 @@ class RunFolder:
         self._iteration += len(rows)
         means = {name: float(f"{value:.6g}") for name, value in zip(STATISTICS, rows.mean(axis=0), strict=True)}
         seconds = round(time.monotonic() - self._start, 3)
-        self._metrics.write(json.dumps({"iteration": self._iteration, "seconds": seconds, **means}) + "\n")
+        line = {"iteration": self._iteration, "seconds": seconds, **means, **self._likelihood}
+        self._metrics.write(json.dumps(line) + "\n")
+        self._likelihood = {}
 
     def _close_metrics(self) -> None:
         with naming(self.path / METRICS):

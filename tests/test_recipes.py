@@ -125,7 +125,7 @@ def test_numpys_scalars_are_taken():
         ("digits", {"d_conv": ((4, 2, 3, 1, 1),)}, "with pool at least 2, got"),
         ("digits", {"d_conv": ((4, 2, 9, 0, 2),)}, r"images of \(8, 8\) are too small for convolutions"),
         ("digits", {"g_maps": (2, 8, 8)}, "leave g_output and output_bias_from_data alone"),
-        ("ring8", {"g_maps": (2, 3, 8)}, "maps must have product 128, the last of sizes, got"),
+        ("ring8", {"g_maps": (2, 3, 8)}, "maps must have product 64, the last of sizes, got"),
         ("digits", {"name": 3}, "a recipe's name must be a string, got 3"),
         ("digits", {"d_pieces": 2, "d_activation": "tanh"}, "makes hidden layers maxout"),
     ],

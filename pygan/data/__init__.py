@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from .._names import check_name
@@ -41,12 +42,15 @@ __all__ = [
     "tfd",
 ]
 
-_WITHOUT_SPLITS = {
+_MIXTURES = ("ring8", "grid25")
+_WITH_SPLITS = {
     "digits": digits,
-    "ring8": lambda: mixture("ring8"),
-    "grid25": lambda: mixture("grid25"),
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "olivetti": olivetti,
+    "tfd": tfd,
 }
-_WITH_SPLITS = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10, "olivetti": olivetti, "tfd": tfd}
 _MATLAB = ".mat"  # of files, TFD's alone
 
 
@@ -59,7 +63,8 @@ def names() -> tuple[str, ...]:
     >>> names()
     ('digits', 'ring8', 'grid25', 'mnist', 'fashion_mnist', 'cifar10', 'olivetti', 'tfd')
     """
-    return (*_WITHOUT_SPLITS, *_WITH_SPLITS)
+    embedded = ("digits", *_MIXTURES)
+    return (*embedded, *(name for name in _WITH_SPLITS if name not in embedded))
 
 
 def load(name_or_path: str | os.PathLike) -> Dataset:
@@ -68,9 +73,9 @@ def load(name_or_path: str | os.PathLike) -> Dataset:
     A name wins over a file of the same name; write `./digits` for the file.
 
     Args:
-        name_or_path: one of `names()`; `mnist`, `fashion_mnist`, `cifar10`, `olivetti` and `tfd` may carry a split,
-            as in `mnist:test`; or the path of an idx file (plain or gzip), of a `.npy` file with rows (n, d) or
-            images (n, h, w) or (n, c, h, w), or of TFD's `.mat` file.
+        name_or_path: one of `names()`, of which all but the mixtures may carry a split, as in `mnist:test`; or the
+            path of an idx file (plain or gzip), of a `.npy` file with rows (n, d) or images (n, h, w) or
+            (n, c, h, w), or of TFD's `.mat` file.
 
     Returns:
         The data set.
@@ -92,7 +97,7 @@ def load(name_or_path: str | os.PathLike) -> Dataset:
             return _WITH_SPLITS[name](split=split) if colon else _WITH_SPLITS[name]()
         if colon:
             raise ValueError(f"data {text!r}: {name} has no splits; write {name!r}")
-        return _WITHOUT_SPLITS[name]()
+        return mixture(name)
     path = Path(text).expanduser()
     if path.exists():
         if path.suffix == _MATLAB:
@@ -106,7 +111,7 @@ def load(name_or_path: str | os.PathLike) -> Dataset:
 
 
 def held_out(source: str | os.PathLike, split: str) -> Dataset:
-    """The validation or test set of a training set: rows that it has not.
+    """The validation or test set of a training set: rows that it has not, or fresh draws of a known mixture.
 
     Args:
         source: what was trained on, as `load` takes it.
@@ -126,6 +131,8 @@ def held_out(source: str | os.PathLike, split: str) -> Dataset:
     wanted = {"valid": "validation", "test": "test"}[split]
     text = os.fspath(source)
     name, _, trained = text.partition(":")
+    if text in _MIXTURES:
+        return replace(mixture(text, n=10_000, seed={"valid": 1, "test": 2}[split]), name=f"{text}:{split}")
     if name not in _WITH_SPLITS and Path(text).suffix == _MATLAB:
         return tfd(text, split)
     if name not in _WITH_SPLITS or (name == "olivetti" and split == "test"):

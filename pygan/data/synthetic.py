@@ -10,14 +10,20 @@ import torch
 from .._names import check_name, check_number, check_whole
 from .dataset import Dataset
 
+_DIGITS = {"train": slice(None), "fit": slice(0, 1297), "valid": slice(1297, 1547), "test": slice(1547, None)}
 
-def digits() -> Dataset:
+
+def digits(split: str = "train") -> Dataset:
     """The 1797 handwritten digits of 8 x 8 pixels that scikit-learn carries: real, offline, tiny.
 
+    Args:
+        split: `train`, all of them; or `fit`, the first 1297, `valid`, the next 250, and `test`, the last 250.
+
     Returns:
-        values (1797, 64) float32 in [0, 1] (the 17 grey levels divided by 16), labels 0 to 9.
+        values (n, 64) float32 in [0, 1] (the 17 grey levels divided by 16), labels 0 to 9.
 
     Raises:
+        ValueError: another split.
         ImportError: scikit-learn is not installed.
 
     >>> data = digits()
@@ -26,13 +32,15 @@ def digits() -> Dataset:
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
+    rows = _DIGITS[check_name(split, _DIGITS, "split of digits")]
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("the digits come with scikit-learn: pip install scikit-learn") from error
     bunch = load_digits()
     values = torch.from_numpy((bunch.data / 16).astype(np.float32))
-    return Dataset(values, torch.from_numpy(bunch.target.astype(np.int64)), "digits", (8, 8))
+    name = "digits" if split == "train" else f"digits:{split}"
+    return Dataset(values, torch.from_numpy(bunch.target.astype(np.int64)), name, (8, 8)).subset(rows)
 
 
 def _ring8() -> tuple[np.ndarray, float]:
