@@ -256,7 +256,7 @@ DAMAGED = {
     "no checkpoint": (lambda: os.remove("run/checkpoint.safetensors"), "no checkpoint at run/checkpoint"),
     "config": (lambda: pathlib.Path("run/config.json").write_text("{"), "run/config.json is damaged"),
     "no data": (lambda: edited(data=None), "run/config.json is damaged: data must be a string"),
-    "other data": (lambda: edited(data="ring8"), "1797 rows of 64; the data given has 50000 rows of 2"),
+    "other data": (lambda: edited(data="ring8"), "1297 rows of 64; the data given has 50000 rows of 2"),
     "other settings": (lambda: edited(recipe={"seed": 9}), "is of another run: its seed is 0, but config.json says 9"),
 }
 
