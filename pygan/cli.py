@@ -261,6 +261,36 @@ def _warnings_as_sentences():
 
 
 @app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="Which: 1, 2, 3, loss or modes.", metavar="NAME")],
+    run: Annotated[
+        Path | None, typer.Argument(help="The folder of a run: for 2 and 3, and for modes in place of a training.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_path, metavar="PATH", help="A new .png, .pdf or .svg; default: figure-NAME.png and .pdf."),
+    ] = None,
+    animation: Annotated[
+        Path | None, typer.Option(parser=_path, metavar="PATH", help="1 and modes: a new .gif of the whole training.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="modes: what to train; default: ring8.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="modes: how long; default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the training that 1, loss and modes show.")] = None,
+) -> int:
+    """Draw a figure of the paper.
+
+    1: the game on the line. 2: samples beside their nearest training examples. 3: samples between two z. loss: the two
+    losses of a generator, and their gradients. modes: a mixture in the plane.
+    """
+    from pygan.figures import command
+
+    options = {"out": out, "animation": animation, "recipe": recipe, "iterations": iterations, "seed": seed}
+    written = command.run(name, run, **options)
+    print(f"written: {', '.join(map(str, written))}")
+    return 0
+
+
+@app.command()
 def bench(
     workload: Annotated[
         list[str] | None,
