@@ -273,8 +273,10 @@ def figure(
     animation: Annotated[
         Path | None, typer.Option(parser=_path, metavar="PATH", help="1 and modes: a new .gif of the whole training.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="modes: what to train; default: ring8.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="modes: how long; default: the recipe's.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="modes: what to train, default ring8. loss: whose generator, default digits.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="1 and modes: how long to train.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the training that 1, loss and modes show.")] = None,
 ) -> int:
     """Draw a figure of the paper.

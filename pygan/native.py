@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from torch.nn.modules.module import _has_any_global_hook
+
 from pygan import _C
 from pygan.nn import ACTIVATIONS, MLP, FusedLinear, Maxout, is_hooked
 from pygan.optim import Adam, Optimizer
@@ -27,6 +29,8 @@ def why_not(trainer: Trainer) -> str | None:
     for name, network in (("generator", trainer.generator), ("discriminator", trainer.discriminator)):
         if reason := _network_reason(network):
             return f"the {name} {reason}"
+    if _has_any_global_hook():
+        return "torch has hooks for all modules, which only the composed engine calls"
     if torch.is_autocast_enabled(trainer.device.type):
         return "torch.autocast is on, which only the composed engine follows"
     if {id(p) for p in trainer.generator.parameters()} & {id(p) for p in trainer.discriminator.parameters()}:
@@ -65,7 +69,7 @@ def slower_than_composed(trainer: Trainer) -> bool:
 class Session:
     """The native engine at work on a trainer's networks, which it changes in place.
 
-    It holds the memory of the networks as it is now: `is_of` tells whether that is still theirs.
+    It holds the memory of networks, optimizers and data as it is now: `is_of` tells whether that is still theirs.
     """
 
     def __init__(self, trainer: Trainer):
@@ -90,7 +94,7 @@ class Session:
         )
 
     def is_of(self, trainer: Trainer) -> bool:
-        """Whether the trainer's networks still lie where they lay."""
+        """Whether the trainer's networks, optimizers and data still lie where they lay."""
         return _memory(trainer) == self._memory
 
     def run(self, first: int, count: int, seconds: float) -> np.ndarray:
@@ -108,8 +112,9 @@ class Session:
 
 
 def _memory(trainer: Trainer) -> list[int]:
-    flats = trainer.generator.flat_parameters(), trainer.discriminator.flat_parameters()
-    return [flat.data_ptr() for flat in flats]
+    held = [trainer.generator.flat_parameters(), trainer.discriminator.flat_parameters(), trainer._values]
+    held += [buffer for optimizer in (trainer._g, trainer._d) for buffer in optimizer.buffers.values()]
+    return [tensor.data_ptr() for tensor in held]
 
 
 def _describe(mlp: MLP, optimizer: Optimizer) -> dict:

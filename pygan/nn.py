@@ -424,7 +424,7 @@ def _hidden_activations(activation: str | Sequence[str], count: int, pieces: int
         )
     for name in activation:
         check_name(name, (*ACTIVATIONS, "maxout"), "activation")
-    if count and (pieces > 1) != ("maxout" in activation):
+    if (pieces > 1) != ("maxout" in activation):
         raise ValueError(f"maxout needs pieces of at least 2 (and only maxout has them), got pieces={pieces}")
     return tuple(activation)
 

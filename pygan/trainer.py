@@ -115,7 +115,8 @@ class Trainer:
             seed=seed,
             engine=engine,
         )
-        self.data = as_dataset(data)
+        self._data = as_dataset(data)
+        self._running = False
         self.iteration = 0
         self.samples_drawn = 0
         self.checkpoints: set[Path] = set()
@@ -131,11 +132,17 @@ class Trainer:
         self.device, self.dtype = first.device, first.dtype
         values = self.data.values.to(self.device)
         self._values = values if values.dtype == torch.uint8 else values.to(self.dtype)
+        self._shape = self._values.shape
         self._g = Optimizer(self.config.optimizer[0], generator.parameters())
         self._d = Optimizer(self.config.optimizer[1], discriminator.parameters())
         foreign = not (isinstance(generator, MLP) and isinstance(discriminator, MLP))
         self.torch_randomness = TorchRandomness(self.config.seed, self.device) if foreign else None
         self.engine  # noqa: B018  the native one is refused here, not when training begins
+
+    @property
+    def data(self) -> Dataset:
+        """What is trained on; a trainer keeps its data for life."""
+        return self._data
 
     @property
     def engine(self) -> str:
@@ -267,13 +274,22 @@ class Trainer:
             ValueError: fewer than one iteration.
             ValueError: a network's parameters have changed in number, shape, dtype or device since the trainer was
                 made.
-            RuntimeError: called where torch computes no gradients.
+            RuntimeError: called where torch computes no gradients, or while the trainer is running.
             DivergenceError: a loss became infinite or NaN; with `rollback` the last good state is put back first.
             KeyboardInterrupt: after the callback has seen all statistics.
         """
         iterations = check_whole(iterations, "iterations")
         if not torch.is_grad_enabled():
             raise RuntimeError("Trainer.run needs gradients: call it outside torch.no_grad() and inference_mode()")
+        if self._running:
+            raise RuntimeError("this trainer is running: let a run end, or its callback return, before the next")
+        self._running = True
+        try:
+            return self._run(iterations, callback, rollback)
+        finally:
+            self._running = False
+
+    def _run(self, iterations: int, callback: Callable[[Trainer, History], None] | None, rollback: bool) -> History:
         self._follow_networks()
         engine, reason = self._choose_engine()
         if reason is not None and reason not in _reasons_told:
@@ -299,9 +315,15 @@ class Trainer:
         return recorder.history()
 
     def _follow_networks(self) -> None:
-        """Train what the networks are now: parameters may have been replaced by others of the same shapes."""
+        """Train what the networks are now: parameters may have been replaced by others of the same shapes.
+
+        Data may have moved, too, but not grown.
+        """
         self._g.follow(self.generator.parameters(), "generator")
         self._d.follow(self.discriminator.parameters(), "discriminator")
+        if self._values.shape != self._shape:
+            was, now = tuple(self._shape), tuple(self._values.shape)
+            raise ValueError(f"data must stay as it was when the trainer was made, {was}, and is now {now}")
 
     def _run_composed(self, iterations: int, recorder: Recorder, interrupted: Callable[[], bool]) -> Iterator[News]:
         """Iterations as ops that Python calls; yields the statistics a few times a second."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,9 +47,7 @@ def run(
     """
     seconds = check_number(seconds, "seconds", "above 0", lambda value: value > 0)
     where = check_device(device)
-    for path in (json, plot):
-        if path is not None and not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
+    _check_paths(json, plot)
     if plot is not None and plot.suffix not in _PLOTS:
         raise ValueError(f"plot must be a {', '.join(_PLOTS[:-1])} or {_PLOTS[-1]} file, got {plot}")
     if scaling is not None and memory:
@@ -58,9 +57,9 @@ def run(
         if names:
             raise ValueError("scaling has workloads of its own: leave out the names of others")
     chosen = _available(ways or (_SCALING_PROVIDERS if scaling else tuple(providers.PROVIDERS)), where, bool(ways))
+    names = [workloads.get(name).name for name in dict.fromkeys(names)] or workloads.DEFAULT
     machine = measure.machine(where)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    names = names or workloads.DEFAULT
     rows = []
     if scaling == "threads":
         rows = _over_threads(chosen, where, seconds)
@@ -81,6 +80,20 @@ def run(
 
 
 _IN_MEMORY = ("native", "composed", "eager")
+
+
+def _check_paths(json: Path | None, plot: Path | None) -> None:
+    for path in (json, plot):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
+        if path.is_dir():
+            raise IsADirectoryError(f"cannot write {path}: it is a folder")
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(f"cannot write {path}: its folder cannot be written to")
+    if json is not None and plot is not None and json.absolute() == plot.absolute():
+        raise ValueError(f"json and plot must be two files, got {json} for both")
 
 
 def _available(ways: Sequence[str], device: torch.device, asked: bool) -> list[str]:

@@ -132,6 +132,11 @@ def check(workload: Workload, names: Sequence[str], device: torch.device) -> Non
                 )
 
 
+def base(names: Sequence[str]) -> str:
+    """The provider that the others are compared with."""
+    return "native" if "native" in names else names[0]
+
+
 def _numbers(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().double().clone()
 
@@ -170,7 +175,7 @@ def compare(
         for name, provider in made.items():
             n = counts[name]
             times[name].append(timed(functools.partial(provider.run, n), device) / n)
-    first, peak, bandwidth = times[names[0]], statistics.median(peaks), statistics.median(bandwidths)
+    first, peak, bandwidth = times[base(names)], statistics.median(peaks), statistics.median(bandwidths)
     rows = []
     for name in names:
         median = statistics.median(times[name])
@@ -190,11 +195,14 @@ def compare(
 
 
 def _iterations(provider, device: torch.device, seconds: float) -> int:
-    provider.run(1)
+    """How many iterations take so long, when they are not the first of that number: some compile for each."""
     n = 1
-    while (taken := timed(functools.partial(provider.run, n), device)) < min(seconds, 0.2) / 4:
+    while True:
+        provider.run(n)
+        taken = timed(functools.partial(provider.run, n), device)
+        if taken >= min(seconds, 0.2) / 4:
+            return max(1, round(n * seconds / taken))
         n = max(2 * n, int(n * seconds / 4 / max(taken, 1e-6)))
-    return max(1, round(n * seconds / taken))
 
 
 _MEMORY = """
@@ -247,5 +255,6 @@ def memory(workload: Workload, name: str, device: torch.device) -> int:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"memory of {name} on {workload.name}: {done.stderr.strip().splitlines()[-1:]}")
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RuntimeError(f"memory of {name} on {workload.name}: {last}")
     return int(done.stdout.split()[-1])

@@ -319,12 +319,25 @@ PROVIDERS: dict[str, Callable[[Workload, tuple[MLP, MLP], Tensor], object]] = {
 }
 
 
+def _compiler_missing() -> str | None:
+    """Why torch.compile cannot make code for the CPU."""
+    from torch._inductor import cpp_builder
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:  # torch's own, of a private class
+        return f"torch.compile finds no C++ compiler ({type(error).__name__})"
+    return None
+
+
 def why_not(name: str, device: torch.device) -> str | None:
     """Why a provider cannot run here, or None."""
     if name.startswith("jax") and importlib.util.find_spec("jax") is None:
         return "jax is not installed (pip install 'pygan[bench]')"
     if name in ("reduce-overhead", "eager graph") and device.type != "cuda":
         return "it is for CUDA"
+    if name in ("compile", "reduce-overhead") and (reason := _compiler_missing()) is not None:
+        return reason
     if name == "eager graph" and not torch.cuda.is_available():
         return "torch sees no GPU"
     return None

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pygan._files import replacing
-from pygan.bench.measure import Row
+from pygan.bench.measure import Row, base
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line for each row: time, ratio to the first provider of its workload, rate, shares of the machine's."""
+    """A line for each row: time, ratio to `measure.base`, rate, shares of the machine's."""
+    compared = f"{base([row.provider for row in rows])} is"
     lines = [
-        f"{'workload':<14}{'provider':<17}{'ms/iteration':>13}{'native is':>11}{'GFLOP/s':>9}{'of peak':>9}"
-        f"{'bandwidth':>11}"
+        f"{'workload':<14}{'provider':<17}{'ms/iteration':>13}{compared:>13}{'GFLOP/s':>9}{'of peak':>9}{'bandwidth':>11}"
     ]
     previous = None
     for row in rows:
         lines.append(
             f"{row.workload if row.workload != previous else '':<14}{row.provider:<17}{row.seconds * 1e3:>13.3f}"
-            f"{row.ratio:>10.2f}x{row.gflops:>9.1f}{row.share:>9.0%}{row.traffic:>11.0%}"
+            f"{row.ratio:>12.2f}x{row.gflops:>9.1f}{row.share:>9.0%}{row.traffic:>11.0%}"
         )
         previous = row.workload
     return "\n".join(lines)
@@ -39,7 +39,7 @@ def write_json(rows: Sequence[Row], machine: dict, memory: dict, path: Path) -> 
 
 
 def plot(rows: Sequence[Row], machine: dict, path: Path) -> None:
-    """Times as bars over the native engine's, and the native engine under the machine's roofline."""
+    """Times as bars over `measure.base`'s, and that one under the machine's roofline."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -55,10 +55,11 @@ def plot(rows: Sequence[Row], machine: dict, path: Path) -> None:
         bars.bar(places, mine.values(), width, label=provider, color=colors[i % len(colors)])
     bars.set_yscale("log")
     bars.set_xticks(range(len(workloads)), workloads, rotation=20, ha="right")
-    bars.set_ylabel("time of an iteration over the native engine's")
+    compared = base(providers)
+    bars.set_ylabel(f"time of an iteration over that of {compared}")
     bars.axhline(1, color="black", linewidth=0.8)
     bars.legend(frameon=False, fontsize=8)
-    native = [row for row in rows if row.provider == providers[0]]
+    native = [row for row in rows if row.provider == compared]
     peak = max(row.gflops / row.share for row in native)
     bandwidth = max(row.bytes / row.seconds / row.traffic for row in native) / 1e9
     low, high = (f(row.flops / row.bytes for row in native) for f in (min, max))
@@ -73,7 +74,7 @@ def plot(rows: Sequence[Row], machine: dict, path: Path) -> None:
     roof.set_yscale("log")
     roof.set_xlabel("FLOP a byte that must be moved")
     roof.set_ylabel("GFLOP/s")
-    roof.set_title(f"{providers[0]} under the machine's own rates", fontsize=10)
+    roof.set_title(f"{compared} under the machine's own rates", fontsize=10)
     figure.suptitle(f"{machine['machine']}, {machine['threads']} threads, torch {machine['torch']}", fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format=path.suffix[1:])

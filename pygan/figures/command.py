@@ -30,8 +30,9 @@ def run(
         run: the folder of a run, for those that show one.
         out: the picture; by default figure-<name>.png and .pdf.
         animation: a .gif of the whole training, for those that train.
-        recipe: of the training that "modes" shows where no run is given; by default ring8.
-        iterations: of that training; by default the recipe's.
+        recipe: of the training that "modes" shows where no run is given, by default ring8, and of the generator that
+            "loss" measures, by default digits.
+        iterations: of the training that "1" or "modes" shows; by default as many as it needs.
         seed: of a training.
 
     Returns:
@@ -53,13 +54,10 @@ def run(
         draw = _of_run(name, run)
     elif name == "modes":
         draw = _modes(run, recipe or "ring8", iterations, seed or 0, animation)
+    elif name == "1":
+        draw = _game(iterations, seed or 0, animation)
     else:
-        from pygan import figures
-
-        seeded = {"seed": seed or 0}
-        if name == "1":
-            return figures.figure_1(paths, animation=animation, **seeded)
-        return figures.figure_loss(paths, **seeded)
+        draw = _losses(recipe or "digits", seed or 0)
     return [*films, *(draw(path) for path in paths)]
 
 
@@ -71,12 +69,31 @@ def _check_options(name: str, run, animation, recipe, iterations, seed) -> None:
     for option, value, taken in (
         ("RUN", run, takes_run),
         ("--animation", animation, name in _FILMED and trains),
-        ("--recipe", recipe, name == "modes" and trains),
-        ("--iterations", iterations, name == "modes" and trains),
+        ("--recipe", recipe, name in ("modes", "loss") and trains),
+        ("--iterations", iterations, name in _FILMED and trains),
         ("--seed", seed, trains),
     ):
         if value is not None and not taken:
             raise ValueError(f"figure {name}{'' if run is None else ' of a run'} takes no {option}: leave it out")
+
+
+def _game(iterations: int | None, seed: int, animation: Path | None) -> Callable[[Path], Path]:
+    from pygan import figures
+
+    options = {"seed": seed} if iterations is None else {"seed": seed, "iterations": iterations}
+    films = [] if animation is None else [animation]  # with the first picture
+
+    def draw(path: Path) -> Path:
+        figures.figure_1(path, animation=films.pop() if films else None, **options)
+        return path
+
+    return draw
+
+
+def _losses(recipe: str, seed: int) -> Callable[[Path], Path]:
+    from pygan import figures
+
+    return lambda path: figures.generator_losses(path, recipe=recipe, seed=seed)
 
 
 def _of_run(name: str, run: Path) -> Callable[[Path], Path]:
