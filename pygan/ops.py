@@ -439,7 +439,7 @@ def parzen_log_likelihood(x: Tensor, samples: Tensor, *, sigma: float) -> Tensor
 
     The distances are tiles of one product, spent where they are made: no n x s matrix is ever in memory. Rows and
     samples are moved by the samples' mean first, so that little cancels: in float32, densities of images in [0, 1]
-    are right to 0.001 nat at sigma = 0.1. No gradient.
+    are right to 0.002 nat at sigma = 0.1, on CUDA to 0.005. No gradient.
 
     Args:
         x: (n, d).

@@ -18,7 +18,7 @@ MATHS = ["tf32", "bf16", "fp32"]
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in (*(f"layer_{math}" for math in MATHS), "dropout", "noise")]
 KERNELS += [
     CSRC / "cuda" / f"{name}.cu"
-    for name in ("optimizer", "gan_loss", "small_mlp", "head_loss", "engine", "engine_head")
+    for name in ("optimizer", "gan_loss", "small_mlp", "head_loss", "parzen", "engine", "engine_head")
 ]
 KERNELS += [CSRC / "cuda" / f"engine_{name}.cu" for name in ("prepare", "fp32", "tf32", "bf16", "f16", "fp64")]
 DRIVER = SIMT / "kernels.cpp"
@@ -101,6 +101,9 @@ ENGINES = [
 ]
 HEADS = [f"head {dtype} {rows} {width}" for dtype in ("f32", "bf16") for rows, width in ((128, 128), (301, 77), (3, 1))]
 HEADS += ["head f32 40 5000"]
+# Fewer samples than a warp has lanes, no whole tile, more samples than go together, rows that no vector fits.
+PARZENS = [f"parzen {dtype} 133 77 65" for dtype in ("f32", "bf16", "f64")]
+PARZENS += ["parzen f32 1 1 1", "parzen f32 5 8300 4", "parzen bf16 300 200 33"]
 ODD_ELEMENTS = [f"{op} {dtype} {n}" for op in OPS for dtype in ("f32", "bf16") for n in (1, 1021)]
 ODD_MLPS = [
     f"{op} {dtype} {rows} {width}"
@@ -216,6 +219,15 @@ def test_elementwise(hooked):
     assert all(outcome.sectors("write") for outcome in outcomes)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tile"), [(dtype, tile) for dtype in ("f32", "bf16") for tile in TILES] + [("f64", "small")]
+)
+def test_parzen_of_whole_tiles(hooked, tile, dtype):
+    rows, samples, dim = 128, 256, 256
+    (outcome,) = run_cases(hooked, [f"parzen {dtype} {rows} {samples} {dim}"], WHOLE[tile], counted=True)
+    assert faults([outcome]) == []
+
+
 def global_faults(outcomes: list[Outcome]) -> list[str]:
     """Without bank conflicts: the pieces of neighbouring units lie apart by their number."""
     for outcome in outcomes:
@@ -276,6 +288,12 @@ def test_no_race_in_the_head(hooked, seed, multiprocessors):
     assert faults(run_cases(hooked, HEADS, multiprocessors, seed)) == []
 
 
+@pytest.mark.parametrize("multiprocessors", [132, 4, 1])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_in_parzen(hooked, seed, multiprocessors):
+    assert faults(run_cases(hooked, PARZENS, multiprocessors, seed)) == []
+
+
 @pytest.mark.parametrize("multiprocessors", [132, 8, 1])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_race_in_iterations(hooked, seed, multiprocessors):
@@ -283,7 +301,7 @@ def test_no_race_in_iterations(hooked, seed, multiprocessors):
 
 
 def test_sanitizers_in_iterations(sanitized):
-    assert faults(run_cases(sanitized, ENGINES + HEADS, 132)) == []
+    assert faults(run_cases(sanitized, ENGINES + HEADS + PARZENS, 132)) == []
 
 
 @pytest.mark.parametrize("tile", TILES)

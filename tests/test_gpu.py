@@ -21,7 +21,7 @@ def mlp(x, first, first_bias, second, second_bias, *, dropout):
 
 
 # op -> the shapes of the tensors that it takes and is differentiated by, and a function of them with one result. Sizes
-# with splits of the inner dimension, a second launch for the head, and scratch.
+# with splits of the inner dimension, a second launch for the head, more samples than go together, and scratch.
 NARROW = [(64, 32), (48, 32), (48,), (2, 48), (2,)]
 OPS = {
     "linear_act": ([(64, 1024), (72, 1024), (72,)], lambda x, w, b: pygan.ops.linear_act(x, w, b, activation="tanh")),
@@ -32,6 +32,7 @@ OPS = {
     "discriminator_loss": ([(30000,), (30000,)], lambda real, fake: pygan.ops.discriminator_loss(real, fake)),
     "generator_loss": ([(100,)], lambda fake: pygan.ops.generator_loss(fake)),
     "head_loss": ([(900, 100), (1, 100), (1,)], lambda h, w, b: pygan.ops.head_loss(h, w, b, real_rows=400)[0]),
+    "parzen": ([(70, 100), (9000, 100)], lambda x, samples: pygan.ops.parzen_log_likelihood(x, samples, sigma=0.5)),
 }
 over_ops = pytest.mark.parametrize("op", OPS)
 
@@ -42,9 +43,11 @@ def inputs_of(op, device=CUDA, seed=0):
 
 
 def both_ways(op, inputs):
-    """The result of an op, and the gradients of its sum."""
+    """The result of an op, and the gradients of its sum where it has them."""
     leaves = [tensor.requires_grad_() for tensor in inputs]
     result = OPS[op][1](*leaves)
+    if not result.requires_grad:
+        return [result]
     return [result.detach(), *torch.autograd.grad(result, leaves, torch.ones_like(result))]
 
 
@@ -179,6 +182,7 @@ def test_a_factory_runs_where_it_is_told(factory, second_device):
         ("weight", lambda x: pygan.ops.maxout(x, x.cpu(), pieces=2)),
         ("fake_logits", lambda x: pygan.ops.discriminator_loss(x, x.cpu())),
         ("weight", lambda x: pygan.ops.head_loss(x, x[:1].cpu(), real_rows=1)),
+        ("samples", lambda x: pygan.ops.parzen_log_likelihood(x, x.cpu(), sigma=1.0)),
         ("grads", lambda x: pygan.ops.momentum_(x, x.cpu(), x.clone(), lr=0.1, momentum=0.5)),
         ("v", lambda x: pygan.ops.adam_(x, x.clone(), x.clone(), x.cpu(), step=1)),
     ],
@@ -284,6 +288,7 @@ TOO_MUCH = {
     "dropout": lambda n: pygan.ops.dropout(one(n), p=0.5, seed=0, offset=0),
     "generator_loss": lambda n: pygan.ops.generator_loss(one(n), reduction="none"),
     "head_loss": lambda n: pygan.ops.head_loss(one(n), one(1), real_rows=1),
+    "parzen": lambda n: pygan.ops.parzen_log_likelihood(one(n), one(1), sigma=1.0),
     "noise": lambda n: pygan.ops.noise((n,), seed=0, offset=0, device=CUDA),
     "minibatch_indices": lambda n: pygan.ops.minibatch_indices(10, n, start=0, seed=0, device=CUDA),
 }

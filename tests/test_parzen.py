@@ -35,6 +35,11 @@ def test_like_its_twin(shape, dtype, sigma, device):
     assert_right(*points(*shape, dtype, device), sigma)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=dtype_id)
+def test_more_rows_than_go_together_on_cuda(dtype, device):
+    assert_right(*points(8200, 9, 5, dtype, device), 0.3)
+
+
 @pytest.mark.parametrize("sigma", [0.1, 0.2, 1.0])
 def test_mean_to_a_hundredth_of_a_nat_on_images(sigma, device):
     """Of images in [0, 1]: what an evaluation reports."""

@@ -53,6 +53,7 @@ EXPECTED = (
     ("gradients of the head", r"\bhead_gradients_kernel<", (WIDE_LOAD, WIDE_STORE)),
     ("narrow networks", r"\bmlp_(?:forward|backward)_kernel<", (r"FFMA\b", ASYNC_COPY)),
     ("noise", r"\bnoise_kernel<", (WIDE_STORE,)),
+    ("centred rows", r"\bcentred_kernel<", (WIDE_LOAD, WIDE_STORE)),
     ("updates", r"\bupdate_kernel<", (WIDE_LOAD, WIDE_STORE)),
 )
 

@@ -1,11 +1,10 @@
 // The log-density of a mixture of equal Gaussians, one about each sample: the squared distances are a product's tiles,
 // and each tile leaves a maximum and a sum of exponentials a row. Nothing of the size rows x samples is kept.
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 #include <limits>
 
 #include "../core/math.h"
+#include "../core/parzen.h"
 #include "kernels.h"
 #include "operands.h"
 #include "workspace.h"
@@ -86,20 +85,6 @@ class LogSumExp : public Epilogue<T> {
   T *largest_, *sums_;
 };
 
-// A sum of exponentials with its largest term taken out.
-struct Running {
-  double largest = -DBL_MAX, sum = 0;
-
-  void add(double top, double total) {
-    if (top > largest) {
-      sum = sum * std::exp(largest - top) + total;
-      largest = top;
-    } else {
-      sum += total * std::exp(top - largest);
-    }
-  }
-};
-
 template <class S>
 class Parzen {
   using T = Compute<S>;
@@ -114,13 +99,13 @@ class Parzen {
         panels_((std::min(kSamplesAtOnce, samples_) + kTileCols<T> - 1) / kTileCols<T>),
         space_(Workspace::bytes_for<T>(d_) + Workspace::bytes_for<T>(samples_ + kTileCols<T>) +
                Workspace::bytes_for<T>(rows_at_once_) + 2 * Workspace::bytes_for<T>(rows_at_once_ * panels_) +
-               Workspace::bytes_for<Running>(rows_at_once_)) {
+               Workspace::bytes_for<ExponentialSum>(rows_at_once_)) {
     centre_ = space_.template take<T>(d_);
     half_s_ = space_.template take<T>(samples_ + kTileCols<T>);
     half_x_ = space_.template take<T>(rows_at_once_);
     largest_ = space_.template take<T>(rows_at_once_ * panels_);
     sums_ = space_.template take<T>(rows_at_once_ * panels_);
-    running_ = space_.template take<Running>(rows_at_once_);
+    running_ = space_.template take<ExponentialSum>(rows_at_once_);
   }
 
   void run() {
@@ -134,13 +119,10 @@ class Parzen {
   void rows(int64_t first, int64_t count) {
     const Matrix x = rows_of(op_.x, sizeof(S), first, count);
     half_norms(x, half_x_);
-    std::fill_n(running_, count, Running());
+    std::fill_n(running_, count, ExponentialSum());
     for (int64_t s = 0; s < samples_; s += kSamplesAtOnce) against(x, s, std::min(kSamplesAtOnce, samples_ - s));
-    // log of the mean over samples of N(x; s, sigma^2 I)
-    const double log_scale =
-        std::log(double(samples_)) + double(d_) * (std::log(op_.sigma) + 0.5 * std::log(2 * 3.14159265358979323846));
-    for (int64_t i = 0; i < count; ++i)
-      op_.out[first + i] = running_[i].largest + std::log(running_[i].sum) - log_scale;
+    const double log_scale = parzen_log_scale(samples_, d_, op_.sigma);
+    for (int64_t i = 0; i < count; ++i) op_.out[first + i] = running_[i].log() - log_scale;
   }
 
   void against(const Matrix& x, int64_t first, int64_t count) {
@@ -203,7 +185,7 @@ class Parzen {
   const int64_t d_, samples_, rows_at_once_, panels_;
   Workspace space_;
   T *centre_, *half_s_, *half_x_, *largest_, *sums_;
-  Running* running_;
+  ExponentialSum* running_;
 };
 
 }  // namespace

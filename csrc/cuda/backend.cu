@@ -18,7 +18,7 @@ const Backend& backend() {
                                     adam_update,
                                     noise,
                                     minibatch_indices,
-                                    nullptr,
+                                    parzen_log_likelihood,
                                     linear_act_grad,
                                     maxout_grad,
                                     small_mlp_forward,

@@ -22,6 +22,7 @@ void momentum_update(const MomentumUpdate& op);
 void adam_update(const AdamUpdate& op);
 void noise(const Noise& op);
 void minibatch_indices(const MinibatchIndices& op);
+void parzen_log_likelihood(const ParzenLogLikelihood& op);
 void linear_act_grad(const LinearActBackward& op, void* g);
 void maxout_grad(const MaxoutBackward& op, void* g);
 void small_mlp_forward(const SmallMlpForward& op);

@@ -6,16 +6,19 @@
 //   <op> <dtype> <n>                            elementwise: accesses alone are looked at
 //   <op> <dtype> <rows> <width>                 an MLP of three layers in one launch: accesses alone
 //   head <dtype> <rows> <width>                 head_loss forward and backward: accesses alone
+//   parzen <dtype> <rows> <samples> <dim>       parzen_log_likelihood
 //   engine <arithmetic> <update> <m> <dropout> <hidden>
 //                                               iterations of the native engine, whose discriminator's last hidden
 //                                               layer is as wide: likewise, and that they are finite
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <sstream>
 
+#include "../../csrc/core/parzen.h"
 #include "../../csrc/core/philox.h"
 #include "../../csrc/core/training.h"
 #include "../../csrc/cuda/backend.h"
@@ -265,6 +268,29 @@ void run_head(DType dtype, int64_t rows, int64_t width) {
                         grad_hidden.data(), grad_weight.data(), grad_bias.data(), resources()});
 }
 
+template <class S>
+void run_parzen(DType dtype, std::istream& rest) {
+  int64_t n, count, dim;
+  rest >> n >> count >> dim;
+  const Values<S> x(n, dim, 1), samples(count, dim, 2);
+  const DeviceArray<double> out(static_cast<size_t>(n));
+  const double sigma = 0.5;
+  parzen_log_likelihood({dtype, x.view(), samples.view(), sigma, out.data(), resources()});
+
+  const std::vector<double> log_density = out.values();
+  const double log_scale = parzen_log_scale(count, dim, sigma);
+  for (int64_t i = 0; i < n; ++i) {
+    ExponentialSum density;
+    for (int64_t j = 0; j < count; ++j)
+      density.add(-sum(dim, [&](int64_t l) { return std::pow(x(i, l) - samples(j, l), 2); }) / (2 * sigma * sigma), 1);
+    const double got = log_density[size_t(i)], wanted = density.log() - log_scale;
+    // rounded: the samples' mean and its differences, their products, the exponentials
+    if (!(std::abs(got - wanted) <= 1e-6 * (double(dim) / (sigma * sigma) + 10)))
+      throw std::runtime_error("row " + std::to_string(i) + ": " + std::to_string(got) + " and not " +
+                               std::to_string(wanted));
+  }
+}
+
 // A generator of a linear layer and one more, a discriminator of maxout, linear and head; all of one dropout.
 template <class S>
 void run_engine(DType dtype, bool allow_tf32, std::istream& rest) {
@@ -330,6 +356,11 @@ void run_case(const std::string& line) {
     if (arithmetic == "bf16") return run_engine<BFloat16>(DType::bf16, false, words);
     if (arithmetic == "f16") return run_engine<Float16>(DType::f16, false, words);
     return run_engine<float>(DType::f32, arithmetic == "tf32", words);
+  }
+  if (what == "parzen") {
+    if (arithmetic == "f64") return run_parzen<double>(DType::f64, words);
+    if (arithmetic == "bf16") return run_parzen<BFloat16>(DType::bf16, words);
+    return run_parzen<float>(DType::f32, words);
   }
   int64_t n;
   words >> n;
