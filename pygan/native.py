@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-
 from torch.nn.modules.module import _has_any_global_hook
 
 from pygan import _C

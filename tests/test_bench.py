@@ -3,9 +3,12 @@
 import importlib.util
 import json
 import math
+import pathlib
 import re
 import subprocess
 import sys
+import time
+from typing import ClassVar
 
 import pytest
 import torch
@@ -63,6 +66,44 @@ def test_a_provider_that_computes_something_else_is_caught(monkeypatch):
     monkeypatch.setitem(providers.PROVIDERS, "other", Other)
     with pytest.raises(ArithmeticError, match="small: in one iteration other differs from native by"):
         measure.check(SMALL, ("native", "other"), CPU)
+
+
+def test_the_native_engine_is_the_base_wherever_it_stands():
+    rows = measure.compare(SMALL, ("eager", "native"), CPU, seconds=0.02, rounds=3)
+    assert [row.provider for row in rows] == ["eager", "native"]
+    assert rows[1].ratio == 1.0 < rows[0].ratio
+    assert "native is" in report.table(rows)
+    assert "eager is" in report.table(rows[:1])
+
+
+def test_the_first_run_of_each_number_is_not_timed():
+    class Compiling:
+        seen: ClassVar[set[int]] = set()
+
+        def run(self, n):
+            time.sleep(n * 1e-4 + (0 if n in self.seen else 0.3))
+            self.seen.add(n)
+
+    assert 20 < measure._iterations(Compiling(), CPU, 0.02) < 500
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"json": "."}, "cannot write .: it is a folder"),
+        ({"json": "absent/a.json"}, "its folder does not exist"),
+        ({"json": "a.png", "plot": "a.png"}, "json and plot must be two files, got a.png for both"),
+        ({"plot": "a.txt"}, "plot must be a .png, .pdf or .svg file"),
+        ({"names": ["rign"]}, "did you mean 'ring'"),
+    ],
+)
+def test_what_cannot_be_written_or_run_is_said_first(options, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "compare", pytest.fail)
+    paths = {name: pathlib.Path(options[name]) if name in options else None for name in ("json", "plot")}
+    rest = {"scaling": None, "seconds": 0.02, "device": "cpu", "memory": False}
+    with pytest.raises((OSError, ValueError), match=re.escape(sentence)):
+        command.run(options.get("names", ["ring"]), ["native"], **rest, **paths)
 
 
 def test_rows_are_consistent():

@@ -424,3 +424,61 @@ def replace(network: torch.nn.Module):
     """The same values in other parameters."""
     copies = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(copies, assign=True)
+
+
+@pytest.mark.parametrize("what", ["data", "optimizer", "networks"])
+def test_memory_that_moves_during_a_run_is_followed(device, what):
+    data = torch.linspace(-1, 1, 31 * 6).sin().view(31, 6).to(device)
+    other, one = (trainers(device, data=d, dtype=torch.float32, engines=("native",))[0] for d in (data.clone(), data))
+    moved = []
+
+    def move(trainer, news):
+        if moved:
+            return
+        moved.append(trainer.iteration)
+        if what == "data" and device.type == "cpu":
+            trainer._values.share_memory_()
+        elif what == "optimizer":
+            for optimizer in (trainer._g, trainer._d):
+                for name, buffer in optimizer.buffers.items():
+                    optimizer.buffers[name] = buffer.clone()
+        elif what == "networks":
+            for parameter in trainer.generator.parameters():
+                parameter.data = parameter.data.clone()
+
+    one.run(20_000, move)
+    other.run(20_000)
+    assert moved
+    for name, value in other.state().items():
+        assert torch.equal(value, one.state()[name]), name
+
+
+def test_data_that_grow_during_a_run_get_a_sentence(device):
+    data = torch.linspace(-1, 1, 31 * 6).sin().view(31, 6)
+    (trainer,) = trainers(device, data=data, dtype=torch.float32, engines=("native",))
+    with pytest.raises(ValueError, match=r"data must stay as it was when the trainer was made, \(31, 6\), and is now"):
+        trainer.run(20_000, lambda trainer, news: trainer._values.resize_(40, 6))
+    with pytest.raises(AttributeError, match="data"):
+        trainer.data = data
+
+
+@pytest.mark.parametrize("engine", ["native", "composed"])
+def test_a_run_inside_a_run_gets_a_sentence(device, engine):
+    (trainer,) = trainers(device, engines=(engine,))
+    with pytest.raises(RuntimeError, match="this trainer is running"):
+        trainer.run(3, lambda trainer, news: trainer.run(1))
+    assert len(trainer.run(2)) == 2
+
+
+def test_hooks_of_all_modules_are_called(device, monkeypatch):
+    monkeypatch.setattr(pygan.trainer, "_reasons_told", set())
+    (trainer,) = trainers(device, engines=("auto",))
+    assert trainer.engine == "native"
+    called = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *arguments: called.append(1))
+    try:
+        with pytest.warns(UserWarning, match="torch has hooks for all modules"):
+            trainer.run(1)
+    finally:
+        handle.remove()
+    assert called

@@ -29,7 +29,7 @@ LOSS_TOLERANCE, UPDATE_TOLERANCE = 1e-4, 0.05
 class Row:
     """One provider on one workload: medians over rounds in which all providers took turns.
 
-    `seconds` an iteration; `ratio`: how often pygan's native engine ran it in the same time, the median over rounds;
+    `seconds` an iteration; `ratio`: of these to the seconds of `base`'s provider, the median over rounds;
     `share` of the rate of the machine's best square product, measured in the same rounds; `traffic`: bytes that must
     be moved, over the time, as a share of the bandwidth of a copy.
     """

@@ -14,9 +14,8 @@ from pygan.bench.measure import Row, base
 def table(rows: Sequence[Row]) -> str:
     """A line for each row: time, ratio to `measure.base`, rate, shares of the machine's."""
     compared = f"{base([row.provider for row in rows])} is"
-    lines = [
-        f"{'workload':<14}{'provider':<17}{'ms/iteration':>13}{compared:>13}{'GFLOP/s':>9}{'of peak':>9}{'bandwidth':>11}"
-    ]
+    rates = f"{'GFLOP/s':>9}{'of peak':>9}{'bandwidth':>11}"
+    lines = [f"{'workload':<14}{'provider':<17}{'ms/iteration':>13}{compared:>13}{rates}"]
     previous = None
     for row in rows:
         lines.append(
