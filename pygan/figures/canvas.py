@@ -59,11 +59,12 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def check_path(path: str | os.PathLike) -> Path:
+def check_path(path: str | os.PathLike, formats: tuple[str, ...] = _FORMATS) -> Path:
     """Asked before anything is drawn, so that a wrong path costs no time."""
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"a figure's name must end in {', '.join(_FORMATS)}, got {path.name!r}")
+    if path.suffix.lower() not in formats:
+        kind = "a figure" if formats == _FORMATS else "an animation"
+        raise ValueError(f"{kind}'s name must end in {', '.join(formats)}, got {path.name!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder; make it before writing {path.name} there")
     return path
