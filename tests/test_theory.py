@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -399,3 +401,15 @@ def test_it_is_there_without_being_asked_for_at_import():
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
     with pytest.raises(AttributeError, match="module 'pygan' has no attribute 'theorem'"):
         pygan.theorem  # noqa: B018
+
+
+def test_the_examples_of_the_documentation_say_what_they_give():
+    page = pathlib.Path(__file__).parents[1] / "docs" / "theory.md"
+    block = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[1]
+    names = {}
+    exec(block, names)
+    p_data, p_g = names["p_data"], names["p_g"]
+    assert round(theory.criterion(p_data, p_g), 4) == -1.1635
+    assert round(theory.jsd(p_data, p_g), 4) == 0.1114
+    for written in ("C(G) = -1.1635", "0.1114, 0.5, 0.5"):
+        assert written in block
