@@ -92,37 +92,52 @@ class BiasActivation : public Epilogue<Compute<S>> {
       : bias_(bias), y_(static_cast<S*>(y)), ld_(ld), activation_(activation), slope_(T(slope)) {}
 
   void tile(T* c, int64_t i, int rows, int64_t j, int cols, int) override {
-    for_activation(activation_, Apply<kTileCols<T>>{c, kTileCols<T>, bias_ ? bias_ + j : nullptr, rows, slope_});
+    const T* bias = bias_ ? bias_ + j : nullptr;
+    if constexpr (std::is_same_v<S, T>) {
+      if (cols == kTileCols<T>) {
+        for_activation(activation_,
+                       Apply<kTileCols<T>>{c, kTileCols<T>, bias, y_ + i * ld_ + j, ld_, cols, rows, slope_});
+        return;
+      }
+    }
+    for_activation(activation_, Apply<kTileCols<T>>{c, kTileCols<T>, bias, c, kTileCols<T>, cols, rows, slope_});
     store_tile(c, rows, cols, y_ + i * ld_ + j, ld_);
   }
 
   bool takes_rows() const override { return true; }
   void whole_rows(T* c, int64_t ld, int64_t i, int rows) override {
-    for_activation(activation_, Apply<0>{c, ld, bias_, rows, slope_});
-    for (int r = 0; r < rows; ++r) store_row(c + r * ld, ld_, y_ + (i + r) * ld_);
+    if constexpr (std::is_same_v<S, T>) {
+      for_activation(activation_, Apply<0>{c, ld, bias_, y_ + i * ld_, ld_, ld_, rows, slope_});
+    } else {
+      for_activation(activation_, Apply<0>{c, ld, bias_, c, ld, ld_, rows, slope_});
+      for (int r = 0; r < rows; ++r) store_row(c + r * ld, ld_, y_ + (i + r) * ld_);
+    }
   }
 
  private:
-  // kCols: of the rows, where the compiler may know; else their distance.
+  // From rows of c to rows of out; kCols: their length, where the compiler may know.
   template <int kCols>
   struct Apply {
-    T* c;
+    const T* c;
     int64_t ld;
     const T* bias;
+    T* out;
+    int64_t out_ld, length;
     int rows;
     T slope;
 
     template <Activation A>
     void operator()(ActivationTag<A>) const {
-      const int64_t cols = kCols > 0 ? kCols : ld;
+      const int64_t cols = kCols > 0 ? kCols : length;
       for (int r = 0; r < rows; ++r) {
-        T* row = c + r * ld;
+        const T* row = c + r * ld;
+        T* y = out + r * out_ld;
         if (bias)
 #pragma omp simd
-          for (int64_t l = 0; l < cols; ++l) row[l] = activate<A>(row[l] + bias[l], slope);
+          for (int64_t l = 0; l < cols; ++l) y[l] = activate<A>(row[l] + bias[l], slope);
         else
 #pragma omp simd
-          for (int64_t l = 0; l < cols; ++l) row[l] = activate<A>(row[l], slope);
+          for (int64_t l = 0; l < cols; ++l) y[l] = activate<A>(row[l], slope);
       }
     }
   };

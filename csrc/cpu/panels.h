@@ -10,7 +10,7 @@
 namespace pygan::cpu::PYGAN_ISA {
 namespace {
 
-constexpr int kPackCols = 64;  // width of the buffer between an operand and a transposed panel
+constexpr int kPackCols = 256;  // width of the buffer between an operand and a transposed panel
 template <class T>
 constexpr int kPackBuffer = kPackCols * (kTileCols<T> > kRegisterRows ? kTileCols<T> : kRegisterRows);
 
