@@ -91,6 +91,22 @@ class Permutation {
     return index;
   }
 
+  // Places first, first + 1, ... of the order, at most kSideBySide of them: all at once.
+  static constexpr int kSideBySide = 64;
+  void run(uint64_t first, int count, int64_t* out) const {
+    uint32_t low[kSideBySide], high[kSideBySide];
+    for (int i = 0; i < kSideBySide; ++i) {
+      low[i] = uint32_t(first + uint64_t(i)) & low_mask_;
+      high[i] = uint32_t((first + uint64_t(i)) >> low_bits_);
+    }
+    shuffle(low, high);
+    for (int i = 0; i < count; ++i) {
+      uint64_t index = (uint64_t(high[i]) << low_bits_) | low[i];
+      while (index >= population_) index = shuffle_once(index);
+      out[i] = population_ < 2 ? 0 : int64_t(index);
+    }
+  }
+
  private:
   static constexpr int kRounds = 8;
 
@@ -98,6 +114,16 @@ class Permutation {
     x = (x ^ (x >> 16)) * 0x85ebca6bu;
     x = (x ^ (x >> 13)) * 0xc2b2ae35u;
     return x ^ (x >> 16);
+  }
+
+  void shuffle(uint32_t (&low)[kSideBySide], uint32_t (&high)[kSideBySide]) const {
+    for (int round = 0; round < kRounds; round += 2) {
+      const uint32_t first = key_[round], second = key_[round + 1], low_mask = low_mask_, high_mask = high_mask_;
+      for (int i = 0; i < kSideBySide; ++i) {
+        high[i] ^= mix(low[i] ^ first) & high_mask;
+        low[i] ^= mix(high[i] ^ second) & low_mask;
+      }
+    }
   }
 
   PYGAN_HD uint64_t shuffle_once(uint64_t index) const {

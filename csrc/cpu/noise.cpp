@@ -28,7 +28,9 @@ void minibatch_indices(const MinibatchIndices& op) {
     const int64_t epoch = position / op.population, first = position % op.population;
     const int64_t count = std::min(op.count - done, op.population - first);
     const Permutation permutation(uint64_t(op.population), op.seed, op.offset, uint32_t(epoch));
-    for (int64_t i = 0; i < count; ++i) op.out[done + i] = int64_t(permutation(uint64_t(first + i)));
+    for (int64_t i = 0; i < count; i += Permutation::kSideBySide)
+      permutation.run(uint64_t(first + i), int(std::min<int64_t>(Permutation::kSideBySide, count - i)),
+                      op.out + done + i);
     done += count;
   }
 }

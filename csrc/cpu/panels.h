@@ -106,6 +106,19 @@ void copy_rows(const T* in, int64_t ld, int64_t rows, T* out) {
 
 template <class T>
 void copy_short_rows(const T* in, int64_t ld, int64_t rows, int count, int width, T* out) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    for (int first = 0; first < width; first += 16) {
+      const auto lanes = [first](int n) {
+        return __mmask16(n - first >= 16 ? 0xffff : (1u << std::max(n - first, 0)) - 1);
+      };
+      const __mmask16 read = lanes(count), written = lanes(width);
+      for (int64_t k = 0; k < rows; ++k)
+        _mm512_mask_storeu_ps(out + k * width + first, written, _mm512_maskz_loadu_ps(read, in + k * ld + first));
+    }
+    return;
+  }
+#endif
   for (int64_t k = 0; k < rows; ++k) {
     for (int i = 0; i < count; ++i) out[k * width + i] = in[k * ld + i];
     for (int i = count; i < width; ++i) out[k * width + i] = T(0);
