@@ -86,10 +86,10 @@ def load_data(config: dict, rows: int) -> Dataset:
 
 
 def load_validation(config: dict) -> Dataset | None:
-    """The validation set of a run's data, if there is one."""
+    """The validation set of a run's data, if there is one here."""
     try:
         return Recipe.from_dict(config["recipe"]).load_validation(config["data"])
-    except ValueError:
+    except (ValueError, OSError):
         return None
 
 

@@ -306,8 +306,6 @@ MISSING = {
     "snippet": {
         "validation": "data 'mnist' has no validation set beside it: its last rows are that; train on mnist:fit"
     },
-    "digits": {"validation": "data 'digits' has no validation set", "test": "data 'digits' has no test set"},
-    "ring8": {"validation": "data 'ring8' has no validation set", "test": "data 'ring8' has no test set"},
 }
 MISSING["tfd_paper_stage2"] = MISSING["tfd_paper"]
 

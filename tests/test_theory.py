@@ -336,7 +336,7 @@ def test_both_losses_have_one_gradient_where_d_is_a_half():
 
 
 def test_minimax_starves_a_real_generator_as_its_discriminator_learns():
-    study = theory.gradient_study(recipe="ring8", steps=400)
+    study = theory.gradient_study(recipe="digits", steps=400)
     assert study.steps[0] == 0
     assert study.steps[-1] == 400
     assert study.d_fake[0] == pytest.approx(0.5, abs=0.1)
