@@ -15,6 +15,8 @@ from torch import Tensor
 
 PAIRS = 60
 WARM_UP = 5
+SECONDS = 30.0  # for the pairs of a slow comparison, of which there are at least FEWEST
+FEWEST = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +32,11 @@ class Comparison:
     @classmethod
     def measure(cls, name, ours, baseline, flops: float, tolerance: float, *, quick: bool) -> Comparison:
         check(name, ours(), baseline(), tolerance)
-        pairs = [(seconds(ours), seconds(baseline)) for _ in range(1 if quick else WARM_UP + PAIRS)]
-        pairs = pairs if quick else pairs[WARM_UP:]
+        pairs = [(seconds(ours), seconds(baseline))]
+        if not quick:
+            count = int(min(WARM_UP + PAIRS, max(1 + FEWEST, SECONDS / sum(pairs[0]))))
+            pairs += [(seconds(ours), seconds(baseline)) for _ in range(count - 1)]
+            pairs = pairs[min(WARM_UP, count - FEWEST) :]
         return cls(
             name,
             statistics.median(a for a, _ in pairs),
