@@ -22,10 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     ...     os.listdir(folder)
     ['words']
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
+    check_place(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with naming(path):
         try:
@@ -38,6 +35,14 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink()
             raise
     _remove_leftovers(path)
+
+
+def check_place(path: Path) -> None:
+    """That a file may be written there, as far as can be said before; else an OSError of one sentence."""
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
 
 
 @contextlib.contextmanager

@@ -240,7 +240,7 @@ def evaluate(
     from pygan import evaluation, parzen, run_folder
     from pygan.recipe import Recipe
 
-    file = run_folder.CHECKPOINT if last or not (run / run_folder.BEST).exists() else run_folder.BEST
+    file = run_folder.CHECKPOINT if last else run_folder.best_file(run)
     trainer, config = run_folder.resume(run, device=device, engine="auto", file=file)
     recipe = Recipe.from_dict(config["recipe"])
     sets = recipe.load_validation(config["data"]), recipe.load_test(config["data"])

@@ -91,20 +91,20 @@ def evaluate(
     sigma, means = parzen.choose_sigma(validation.as_float()[:_VALIDATION_ROWS].to(drawn), drawn, sigmas)
     real = test.as_float().to(drawn)
     likelihood = parzen.log_likelihood(real, drawn, sigma)
-    jsd = _jsd(trainer, test, drawn)
+    jsd = _jsd(trainer, real, drawn)
     result = {
         "iteration": trainer.iteration,
         "samples": samples,
         "validation_rows": min(len(validation), _VALIDATION_ROWS),
         "test_rows": len(test),
-        "sigmas": list(sigmas),
+        "sigmas": sorted(sigmas),  # as choose_sigma goes through them
         "validation": means,
         "sigma": sigma,
         "log_likelihood": likelihood.mean,
         "standard_error": likelihood.standard_error,
         "value": 2 * jsd - math.log(4),
         "jsd": jsd,
-        "neighbours": _neighbours(drawn, real, trainer.data.as_float()),
+        "neighbours": _neighbours(drawn, real, trainer.data),
     }
     if trainer.data.modes is not None:
         result["modes"] = dataclasses.asdict(diagnostics.mode_statistics(drawn, trainer.data))
@@ -113,32 +113,34 @@ def evaluate(
 
 def sample(trainer: Trainer, n: int) -> Tensor:
     """(n, d) on the CPU, in the units of `Dataset.as_float`: the draws that an evaluation looks at."""
-    drawn = trainer.sample(n, step=_SAMPLE_STEP).cpu()
-    if trainer.data.values.dtype != torch.uint8:
-        return drawn.float()
-    low, high = trainer.config.pixel_range
-    return (drawn.float() - low) / (high - low)
+    low, high = _range(trainer)
+    return (trainer.sample(n, step=_SAMPLE_STEP).cpu().float() - low) / (high - low)
 
 
-def _jsd(trainer: Trainer, test: Dataset, drawn: Tensor) -> float:
+def _range(trainer: Trainer) -> tuple[float, float]:
+    """What the networks see where `Dataset.as_float` has 0 and 1."""
+    return trainer.config.pixel_range if trainer.data.values.dtype == torch.uint8 else (0.0, 1.0)
+
+
+def _jsd(trainer: Trainer, real: Tensor, drawn: Tensor) -> float:
     """The divergence that the discriminator, as it is, proves on the test set."""
-    low, high = trainer.config.pixel_range if trainer.data.values.dtype == torch.uint8 else (0.0, 1.0)
+    low, high = _range(trainer)
 
     def logits(x: Tensor) -> Tensor:
         parts = (x * (high - low) + low).to(trainer.device, trainer.dtype).split(4096)
         return torch.cat([trainer.discriminator(part).flatten().double().cpu() for part in parts])
 
     with evaluating(trainer.discriminator), torch.no_grad():
-        return theory.jsd_from_logits(logits(test.as_float()), logits(drawn))
+        return theory.jsd_from_logits(logits(real), logits(drawn))
 
 
-def _neighbours(drawn: Tensor, real: Tensor, training: Tensor) -> dict[str, float]:
+def _neighbours(drawn: Tensor, real: Tensor, training: Dataset) -> dict[str, float]:
     few, held_out = drawn[:_NEIGHBOURS], real[:_NEIGHBOURS]
     return {
         "samples_to_training": diagnostics.nearest_neighbours(few, training)[1].mean().item(),
         "test_to_training": diagnostics.nearest_neighbours(held_out, training)[1].mean().item(),
         "among_samples": diagnostics.mean_pairwise_distance(few),
-        "among_training": diagnostics.mean_pairwise_distance(training[:_NEIGHBOURS]),
+        "among_training": diagnostics.mean_pairwise_distance(training.values[:_NEIGHBOURS]),
     }
 
 
@@ -155,21 +157,7 @@ def describe(result: dict, data: str) -> str:
         result: of `evaluate`.
         data: the name of the data set.
 
-    >>> print(describe({"log_likelihood": 100.0, "standard_error": 2.0}, "mnist:fit").splitlines()[-1])
-    this run                 100 ± 2
     """
-    lines = []
-    if "test_rows" in result:
-        lines += _lines(result)
-    table = PAPER.get(data.partition(":")[0], {})
-    if table:
-        lines.append("log-likelihood of the test set, nats (the paper's Table 1)")
-        lines += [f"{name:<20} {mean:>7g} ± {error:g}" for name, (mean, error) in table.items()]
-    lines.append(f"{'this run':<20} {result['log_likelihood']:>7.4g} ± {result['standard_error']:.2g}")
-    return "\n".join(lines)
-
-
-def _lines(result: dict) -> list[str]:
     near = result["neighbours"]
     lines = [
         f"iteration {result['iteration']}: {result['samples']} samples, sigma {result['sigma']:.3g} chosen on "
@@ -186,7 +174,21 @@ def _lines(result: dict) -> list[str]:
             f"modes {modes['covered']} of {modes['modes']}, samples within 3 standard deviations of one "
             f"{modes['quality']:.0%}, reverse KL to the modes' weights {modes['reverse_kl']:.3f}"
         )
-    return lines
+    return "\n".join((*lines, table(result, data)))
+
+
+def table(result: dict, data: str) -> str:
+    """A result's log-likelihood, below those of the paper's Table 1 where the data set is in it.
+
+    >>> print(table({"log_likelihood": 100.0, "standard_error": 2.0}, "mnist:fit").splitlines()[-1])
+    this run                 100 ± 2
+    """
+    lines = []
+    if of_paper := PAPER.get(data.partition(":")[0]):
+        lines.append("log-likelihood of the test set, nats (the paper's Table 1)")
+        lines += [f"{name:<20} {mean:>7g} ± {error:g}" for name, (mean, error) in of_paper.items()]
+    lines.append(f"{'this run':<20} {result['log_likelihood']:>7.4g} ± {result['standard_error']:.2g}")
+    return "\n".join(lines)
 
 
 class Tracker:

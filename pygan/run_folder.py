@@ -79,6 +79,11 @@ def checkpoint_of(run: Path) -> Path:
     return run / CHECKPOINT if run.is_dir() else run
 
 
+def best_file(run: Path) -> str:
+    """The name of a run's checkpoint where its log-likelihood was highest; the last one, where none was measured."""
+    return BEST if (run / BEST).exists() else CHECKPOINT
+
+
 def load_data(config: dict, rows: int) -> Dataset:
     """The data set that a run of this config, and of so many rows, was trained on."""
     recipe, loaded = Recipe.from_dict(config["recipe"]), data.load(config["data"])

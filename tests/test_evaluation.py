@@ -186,13 +186,18 @@ def test_a_run_is_followed_and_evaluated(tmp_path, monkeypatch, capsys):
     result = json.loads(pathlib.Path("run/evaluation.json").read_text())
     assert result["checkpoint"] == "best.safetensors"
     assert f"{result['log_likelihood']:.4g}" in said
+    # Widths in any order: each likelihood stands beside its own.
+    assert main(["evaluate", "run", "--samples", "200", "--sigma", "0.3", "--sigma", "0.05", "--sigma", "0.9"]) == 0
+    result = json.loads(pathlib.Path("run/evaluation.json").read_text())
+    assert result["sigmas"] == [0.05, 0.3, 0.9]
+    assert result["sigmas"][int(np.argmax(result["validation"]))] == result["sigma"]
     assert main(["evaluate", "run", "--samples", "200", "--last", "--sigma", "0.3"]) == 0
     result = json.loads(pathlib.Path("run/evaluation.json").read_text())
     assert (result["checkpoint"], result["iteration"], result["sigma"]) == ("checkpoint.safetensors", 400, 0.3)
 
 
 def test_the_papers_table_stands_beside_mnist():
-    said = evaluation.describe({"log_likelihood": 230.04, "standard_error": 2.04}, "mnist:fit")
+    said = evaluation.table({"log_likelihood": 230.04, "standard_error": 2.04}, "mnist:fit")
     for row in ("DBN", "138 ± 2", "Deep GSN", "214 ± 1.1", "Adversarial nets", "225 ± 2", "this run", "230 ± 2"):
         assert row in said
 

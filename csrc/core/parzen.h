@@ -1,4 +1,4 @@
-// The end of a Parzen window's log-likelihood: how parts of its sums are put together.
+// A Parzen window's log-likelihood: its rows in parts, and how the parts of its sums are put together.
 #pragma once
 
 #include <cfloat>
@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "host_device.h"
+#include "ops.h"
 
 namespace pygan {
 
@@ -21,6 +22,12 @@ struct alignas(16) ExponentialSum {
 
   PYGAN_HD double log() const { return largest + ::log(sum); }
 };
+
+// Rows of a matrix whose elements take so many bytes.
+inline Matrix rows_of(const Matrix& m, size_t element, int64_t first, int64_t count) {
+  const char* data = static_cast<const char*>(m.data) + first * m.row_stride * int64_t(element);
+  return {data, count, m.cols, m.row_stride, m.col_stride};
+}
 
 // What is taken off the log of the sum, so that it becomes that of the mean of the Gaussians' densities.
 inline double parzen_log_scale(int64_t samples, int64_t dim, double sigma) {

@@ -37,11 +37,6 @@ class Centred : public Operand<Compute<S>> {
   const T* centre_;
 };
 
-Matrix rows_of(const Matrix& m, size_t element, int64_t first, int64_t count) {
-  const char* data = static_cast<const char*>(m.data) + first * m.row_stride * int64_t(element);
-  return {data, count, m.cols, m.row_stride, m.col_stride};
-}
-
 // A tile of products becomes, for each of its rows, the largest of -|x - s|^2 / (2 sigma^2) and the sum of the
 // exponentials of what they lie below it.
 template <class T>

@@ -206,11 +206,6 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const Terms<T> terms, i
 
 // ---- the host's side ----
 
-Matrix rows_of(const Matrix& m, size_t element, int64_t first, int64_t count) {
-  const char* data = static_cast<const char*>(m.data) + first * m.row_stride * int64_t(element);
-  return {data, count, m.cols, m.row_stride, m.col_stride};
-}
-
 template <class S>
 class Parzen {
   using T = Compute<S>;

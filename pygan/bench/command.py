@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from pygan._files import check_place
 from pygan._names import check_name, check_number, check_whole
 from pygan.bench import measure, providers, report, workloads
 from pygan.bench.measure import Row
@@ -86,10 +87,7 @@ def _check_paths(json: Path | None, plot: Path | None) -> None:
     for path in (json, plot):
         if path is None:
             continue
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
-        if path.is_dir():
-            raise IsADirectoryError(f"cannot write {path}: it is a folder")
+        check_place(path)
         if not os.access(path.parent, os.W_OK):
             raise PermissionError(f"cannot write {path}: its folder cannot be written to")
     if json is not None and plot is not None and json.absolute() == plot.absolute():

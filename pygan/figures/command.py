@@ -55,7 +55,7 @@ def run(
     elif name == "modes":
         draw = _modes(run, recipe or "ring8", iterations, seed or 0, animation)
     elif name == "1":
-        draw = _game(iterations, seed or 0, animation)
+        return _game(paths, iterations, seed or 0, animation)
     else:
         draw = _losses(recipe or "digits", seed or 0)
     return [*films, *(draw(path) for path in paths)]
@@ -77,17 +77,11 @@ def _check_options(name: str, run, animation, recipe, iterations, seed) -> None:
             raise ValueError(f"figure {name}{'' if run is None else ' of a run'} takes no {option}: leave it out")
 
 
-def _game(iterations: int | None, seed: int, animation: Path | None) -> Callable[[Path], Path]:
+def _game(paths: list[Path], iterations: int | None, seed: int, animation: Path | None) -> list[Path]:
     from pygan import figures
 
-    options = {"seed": seed} if iterations is None else {"seed": seed, "iterations": iterations}
-    films = [] if animation is None else [animation]  # with the first picture
-
-    def draw(path: Path) -> Path:
-        figures.figure_1(path, animation=films.pop() if films else None, **options)
-        return path
-
-    return draw
+    options = {} if iterations is None else {"iterations": iterations}
+    return figures.figure_1(*paths, animation=animation, seed=seed, **options)
 
 
 def _losses(recipe: str, seed: int) -> Callable[[Path], Path]:
@@ -101,8 +95,7 @@ def _of_run(name: str, run: Path) -> Callable[[Path], Path]:
     from pygan.trainer import generate
 
     config = run_folder.read_config(run)
-    file = run / run_folder.BEST
-    generator, settings, header = checkpoint.load_generator(file if file.exists() else run / run_folder.CHECKPOINT)
+    generator, settings, header = checkpoint.load_generator(run / run_folder.best_file(run))
     about = header["data"]
     if about["image_shape"] is None:
         raise ValueError(f"figure {name} shows images, and {run} was trained on {about['name']}")
@@ -122,7 +115,7 @@ def _modes(
     from pygan import figures, recipes, run_folder
 
     if run is not None:
-        trainer, _ = run_folder.resume(run)
+        trainer, _ = run_folder.resume(run, file=run_folder.best_file(run))
     else:
         chosen = recipes.get(recipe, seed=seed)
         trainer = chosen.build()

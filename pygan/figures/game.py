@@ -71,7 +71,11 @@ class _Moment:
 
 
 def figure_1(
-    path: str | os.PathLike, *, animation: str | os.PathLike | None = None, iterations: int = 3400, seed: int = 0
+    path: str | os.PathLike,
+    *more: str | os.PathLike,
+    animation: str | os.PathLike | None = None,
+    iterations: int = 3400,
+    seed: int = 0,
 ) -> list[Path]:
     """Trains a generator on the line and writes four moments of the run, as in figure 1 of the paper.
 
@@ -85,6 +89,7 @@ def figure_1(
 
     Args:
         path: a .png, .pdf or .svg file in a folder that exists; replaced whole if it is there.
+        more: likewise, of the same picture.
         animation: a .gif file in a folder that exists, for the whole run; None writes none.
         iterations: of Algorithm 1; by default as many as bring p_g to the data.
         seed: of networks, data and noise.
@@ -103,7 +108,7 @@ def figure_1(
 
     Source: the paper, figure 1.
     """
-    path = check_path(path)
+    paths = [check_path(path) for path in (path, *more)]
     animation = None if animation is None else check_path(animation, (".gif",), "an animation")
     moments, chosen = _play(check_whole(iterations, "iterations", least=10), check_seed(seed))
     with style():
@@ -116,10 +121,11 @@ def figure_1(
         for above, _ in columns[1:]:
             above.set_yticklabels([])
         _legend(figure, columns[0, 0])
-        save(figure, path)
+        for path in paths:
+            save(figure, path)
         if animation is not None:
             _animate(moments, chosen, animation)
-    return [path] if animation is None else [path, animation]
+    return paths if animation is None else [*paths, animation]
 
 
 def _play(iterations: int, seed: int) -> tuple[list[_Moment], list[int]]:
