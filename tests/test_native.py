@@ -163,25 +163,34 @@ def test_two_hundred_iterations(device, update, networks):
     compare(device, 200, 1e-5, update=update, networks=networks, optimizer=RULES["momentum"], data="uint8")
 
 
-@pytest.mark.parametrize("batch", [1, 5, 1500])
-def test_batches_of_any_size(device, batch):
+@pytest.mark.parametrize("networks", ["all", "dropout"])
+@pytest.mark.parametrize("batch", [1, 5, 150, 1500, 12_000])
+def test_batches_of_any_size(device, batch, networks):
     if pygan.build_info()["simt"] and batch > 5:
         pytest.skip("too slow on the emulator")
-    data = torch.linspace(0, 30, 2000 * 6, dtype=torch.float64).sin().view(2000, 6)
-    for update in ("alternating", "simultaneous"):
+    data = torch.linspace(0, 30, 12_500 * 6, dtype=torch.float64).sin().view(12_500, 6)
+    for update, rule in itertools.product(("alternating", "simultaneous"), ("adam", "schedules")):
         compare(
-            device, 2, 1e-8, networks="all", data=data, batch_size=batch, update=update, optimizer=RULES["momentum"]
-        )
+            device, 2, 1e-8, networks=networks, data=data, batch_size=batch, update=update, optimizer=RULES[rule]
+        )  # fmt: skip
 
 
-def test_threads_do_not_change_the_bits(device):
-    networks = ([20, 300, 260], {"output": "tanh", "dropout": 0.2}), ([260, 200, 30, 1], {"dropout": 0.3})
-    data = torch.linspace(0, 30, 80 * 260).sin().view(80, 260)
+@pytest.mark.parametrize(
+    ("networks", "batch"),
+    [
+        ((([20, 300, 260], {"output": "tanh", "dropout": 0.2}), ([260, 200, 30, 1], {"dropout": 0.3})), 40),
+        ((([20, 70, 60], {"output": "tanh", "dropout": 0.2}), ([60, 50, 30, 1], {"dropout": 0.3})), 150),
+    ],
+    ids=["large", "small"],
+)
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+def test_threads_do_not_change_the_bits(device, networks, batch, update):
+    data = torch.linspace(0, 30, 160 * networks[1][0][0]).sin().view(160, -1)
     states, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            (trainer,) = trainers(device, networks, data, torch.float32, ("native",), batch_size=40)
+            (trainer,) = trainers(device, networks, data, torch.float32, ("native",), batch_size=batch, update=update)
             trainer.run(3)
             states.append(trainer)
     finally:

@@ -4,97 +4,15 @@
 #include <cmath>
 #include <memory>
 
-#include "engine_epilogues.h"
 #include "engine_head.h"
+#include "engine_network.h"
 #include "engine_operands.h"
+#include "engine_rows.h"
 #include "kernels.h"
 #include "thread_team.h"
 
 namespace pygan::cpu::PYGAN_ISA {
 namespace {
-
-// The rows of a pass through a network.
-struct Rows {
-  int64_t count;
-  int64_t first;             // where their outputs lie among those that are kept
-  int64_t split;             // rows above it drop by `top`, the others by `bottom`
-  uint64_t top, bottom = 0;  // offsets of the first layer's masks
-};
-
-// A network's first input, summed over its columns and over its rows.
-template <class T>
-struct Source {
-  const Operand<T>&by_row, &by_col;
-};
-
-// A network, the outputs that its layers keep, and the gradients that go down through them.
-template <class T>
-class Network {
- public:
-  // rows: of outputs, and of gradients.
-  Network(const Mlp& mlp, int kept_layers, int64_t rows, int64_t grad_rows)
-      : mlp(mlp), y(size_t(kept_layers)), argmax(size_t(kept_layers)), biases(mlp.layers.size()) {
-    int64_t widest = 0, most = 1;
-    for (int l = 0; l < int(mlp.layers.size()); ++l) {
-      const MlpLayer& layer = mlp.layers[size_t(l)];
-      most = std::max({most, layer.rows(), layer.inputs + 1});
-      if (layer.bias >= 0) biases[size_t(l)].assign(size_t(layer.rows() + kTileCols<T>), T(0));
-      if (l >= kept_layers) continue;
-      widest = std::max(widest, layer.outputs);
-      y[size_t(l)].resize(size_t(rows * layer.outputs));
-      if (layer.is_maxout()) argmax[size_t(l)].resize(size_t(rows * layer.outputs));
-    }
-    for (std::vector<T>& buffer : grads) buffer.resize(size_t(grad_rows * widest));
-    sums.resize(size_t(most));
-    bias_grad.resize(size_t(most));
-    widest_ = widest;
-  }
-
-  const MlpLayer& layer(int l) const { return mlp.layers[size_t(l)]; }
-  int last() const { return int(mlp.layers.size()) - 1; }
-  int kept() const { return int(y.size()); }
-  T* outputs(int l, int64_t row = 0) { return y[size_t(l)].data() + row * layer(l).outputs; }
-  uint8_t* winners(int l, int64_t row) { return argmax[size_t(l)].data() + row * layer(l).outputs; }
-  T* grad(int buffer, int64_t row) { return grads[buffer].data() + row * widest_; }
-  T* param(int64_t at) const { return static_cast<T*>(mlp.params) + at; }
-  T* state1(int64_t at) const { return static_cast<T*>(mlp.state1) + at; }
-  T* state2(int64_t at) const { return mlp.state2 ? static_cast<T*>(mlp.state2) + at : nullptr; }
-  const T* bias(int l) const { return layer(l).bias < 0 ? nullptr : biases[size_t(l)].data(); }
-  // What a derivative is taken of where a gradient arrives at layer l: maxout's is MaxoutGrad's business.
-  Activation derived(int l) const { return layer(l).is_maxout() ? Activation::identity : layer(l).activation; }
-
-  void copy_bias(int l) {
-    if (layer(l).bias >= 0) std::copy_n(param(layer(l).bias), layer(l).rows(), biases[size_t(l)].data());
-  }
-
-  Update<T> update(int64_t number, int64_t epoch) const {
-    Update<T> update{};
-    update.adam = mlp.adam;
-    if (mlp.adam) {
-      AdamUpdate op{};
-      op.step = number + 1;
-      op.lr = mlp.adam_rule.lr, op.eps = mlp.adam_rule.eps;
-      op.beta1 = mlp.adam_rule.beta1, op.beta2 = mlp.adam_rule.beta2;
-      update.adam_rule = rule_of<T>(op);
-    } else {
-      MomentumUpdate op{};
-      op.lr = lr_at(mlp.momentum_rule, number), op.momentum = momentum_at(mlp.momentum_rule, epoch);
-      update.momentum = rule_of<T>(op);
-    }
-    return update;
-  }
-
-  const Mlp mlp;
-  std::vector<std::vector<T>> y;
-  std::vector<std::vector<uint8_t>> argmax;
-  std::vector<std::vector<T>> biases;  // padded to whole tiles
-  std::vector<T> grads[2];             // of the layer that is at work, and of the one below
-  std::vector<double> sums;            // of gradients, by row of a weight
-  std::vector<T> bias_grad;
-
- private:
-  int64_t widest_;
-};
 
 template <class T>
 class NativeEngine : public Engine {
@@ -102,13 +20,24 @@ class NativeEngine : public Engine {
   explicit NativeEngine(const Training& training)
       : t_(training),
         m_(training.batch),
-        g_(training.generator, int(training.generator.layers.size()), training.simultaneous ? m_ : 2 * m_, m_),
+        small_(PackedNetwork<T>::suits(training.generator, training.discriminator, m_)),
+        g_(training.generator, int(training.generator.layers.size()), training.simultaneous ? m_ : 2 * m_, m_, small_),
         d_(training.discriminator, int(training.discriminator.layers.size()) - 1, 2 * m_,
-           training.simultaneous ? 3 * m_ : 2 * m_),
+           training.simultaneous ? 3 * m_ : 2 * m_, small_),
         z_(size_t(2 * m_ * g_.layer(0).inputs)),
         indices_(size_t(m_)) {
-    const int64_t k = d_.layer(d_.last()).inputs, blocks = Head<T>::blocks(2 * m_, k);
-    parts_.resize(Sums<T>::size(blocks, k));
+    const int64_t k = d_.layer(d_.last()).inputs;
+    int64_t blocks = Head<T>::blocks(2 * m_, k);
+    if (small_) {
+      // several for each thread, of few rows where there are few
+      part_rows_ = std::clamp<int64_t>(3 * m_ / (4 * kRegisterRows), 1, kMostRows / kRegisterRows) * kRegisterRows;
+      parts_of_m_ = (m_ + part_rows_ - 1) / part_rows_;
+      blocks = 2 * parts_of_m_;
+      packed_.reserve(2);
+      packed_.emplace_back(g_.mlp, g_.kept(), m_, false);
+      packed_.emplace_back(d_.mlp, d_.kept(), 2 * m_, true);
+    }
+    head_sums_.resize(Sums<T>::size(blocks, k));
     head_statistics_.resize(size_t(blocks));
     head_total_.resize(size_t(k + 1));
   }
@@ -116,7 +45,10 @@ class NativeEngine : public Engine {
   int64_t run(int64_t first, int64_t count, double seconds, double* statistics, const Resources& resources) override {
     const ThreadTeam team(worth_sharing() ? resources.threads : 1);
     workers_ = &team;
-    head_scratch_.resize(size_t(team.threads) * Head<T>::scratch(d_.layer(d_.last()).inputs));
+    int64_t scratch = int64_t(Head<T>::scratch(d_.layer(d_.last()).inputs));
+    for (const PackedNetwork<T>& packed : packed_) scratch = std::max(scratch, packed.scratch(part_rows_));
+    thread_scratch_ = Lines<T>::round_up(scratch);
+    scratch_.resize(team.threads * thread_scratch_);
     for (Network<T>* network : {&g_, &d_})
       for (int l = 0; l <= network->last(); ++l) network->copy_bias(l);
     const auto start = std::chrono::steady_clock::now();
@@ -138,15 +70,13 @@ class NativeEngine : public Engine {
   void iterate(int64_t i, double* statistics) {
     const int64_t k = t_.k;
     HeadStatistics seen;
+    if (small_) pack(g_);
     for (int64_t j = 0; j < k; ++j) seen = discriminator_step(i * k + j, i, j == k - 1);
     const int64_t epoch = epoch_of(i * k + k - 1);
     if (t_.simultaneous) {
       update_generator(rows(m_, stream::g_in_d, i * k + k - 1), g_.update(i, epoch));
     } else {
-      seen.g_loss = generator_loss(i).g_loss;
-      Rows own = rows(m_, stream::g, i);
-      own.first = m_;
-      update_generator(own, g_.update(i, epoch));
+      seen.g_loss = generator_step(i, g_.update(i, epoch)).g_loss;
     }
     statistics[0] = seen.d_loss, statistics[1] = seen.g_loss;
     statistics[2] = seen.d_real, statistics[3] = seen.d_fake;
@@ -156,22 +86,27 @@ class NativeEngine : public Engine {
   // simultaneous iteration the gradient of its outputs, from the same parameters; else its forward pass, whose
   // parameters are the same too, and whose rows then share each packed weight with those of the discriminator's step.
   HeadStatistics discriminator_step(int64_t t, int64_t i, bool last) {
-    const bool with_generator = last && t_.simultaneous;
-    generate(t, i, last && !t_.simultaneous);
+    const bool with_generator = last && t_.simultaneous, also_own = last && !t_.simultaneous;
+    draw_noise(stream::noise_d, t, 0);
+    if (also_own) draw_noise(stream::noise_g, i, m_);
     choose_minibatch(t);
 
+    Rows drawn = rows(m_, stream::g_in_d, t);
+    if (also_own) drawn.count = 2 * m_, drawn.bottom = make_offset(stream::g, uint64_t(i));
+    const Dense<T> z_by_row(noise(0, drawn.count), true), z_by_col(noise(0, drawn.count), false);
+    const Source<T> z = {z_by_row, z_by_col};
     const DataRows<T> real_by_row(t_.data, indices_.data(), true), real_by_col(t_.data, indices_.data(), false);
     const Dense<T> fake_by_row(fake(), true), fake_by_col(fake(), false);
     const Stacked<T> by_row(real_by_row, fake_by_row, m_), by_col(real_by_col, fake_by_col, m_);
     const Source<T> x = {by_row, by_col};
     const Rows both = {2 * m_, 0, m_, make_offset(stream::d_real, uint64_t(t)),
                        make_offset(stream::d_fake, uint64_t(t))};
-    forward(d_, x, both);
 
     const int l = d_.last();
     const RowMasks<T> masks = masks_of(d_, l, both), fake_masks = masks_of(d_, l, fakes_of(both));
     const InputGrad<T> d_below = below(d_, l, masks, 0, 0);
     const InputGrad<T> g_below = l > 0 ? below(d_, l, fake_masks, m_, 2 * m_) : into_generator(fake_masks);
+    const Update<T> update = d_.update(t, epoch_of(t));
     HeadStatistics statistics;
     with_input(d_, l, x, both, true, [&](const Operand<T>& input) {
       Head<T> head = head_of(input, both.count, m_);
@@ -179,51 +114,78 @@ class NativeEngine : public Engine {
       head.generator = with_generator ? &t_.generator_term : nullptr;
       head.d_below = l > 0 ? &d_below : nullptr;
       head.g_below = &g_below;
-      statistics = run(head);
+      if (!small_) {
+        forward(g_, z, drawn);
+        forward(d_, x, both);
+        statistics = run(head);
+        if (with_generator) down_to_generator(fakes_of(both), 2 * m_, nullptr);
+        return;
+      }
+      pack(d_);
+      const Sums<T> sums(head_sums_.data(), 2 * parts_of_m_, head.k);
+      // generated rows first: they take longest
+      each_part(also_own ? 3 : 2, [&](int kind, int64_t number, const Part<T>& part) {
+        const bool real = kind == 1;
+        if (!real) forward(g_, z, drawn, kind == 2 ? part.at(m_) : part);
+        if (kind == 2) return;
+        const Part<T> here = real ? part : part.at(m_);
+        const int64_t block = real ? number : parts_of_m_ + number;
+        forward(d_, x, both, here);
+        head_statistics_[size_t(block)] = {};
+        head.some_rows(here.first, here.last, here.scratch, sums.block(block), head_statistics_[size_t(block)]);
+        if (with_generator && !real) {
+          down_to_generator(fakes_of(both), 2 * m_, &part);
+          backward(g_, drawn, 0, &part);
+        }
+        backward(d_, both, 0, &here);
+      });
+      statistics = head.finish(sums, 2 * parts_of_m_, head_total_.data(), head_statistics_.data());
     });
-    const Update<T> update = d_.update(t, epoch_of(t));
-    if (with_generator && l > 0) down_to_generator(fakes_of(both), 2 * m_);
     update_head(update);
-    backward(d_, l - 1, x, both, 0, &update, nullptr);
+    update_layers(d_, x, both, update);
     return statistics;
   }
 
-  // The generator's outputs for step t and, `also_own`, for its own step in iteration i.
-  void generate(int64_t t, int64_t i, bool also_own) {
-    Rows drawn = rows(m_, stream::g_in_d, t);
-    draw_noise(stream::noise_d, t, 0);
-    if (also_own) {
-      draw_noise(stream::noise_g, i, m_);
-      drawn.count = 2 * m_;
-      drawn.bottom = make_offset(stream::g, uint64_t(i));
-    }
-    const Dense<T> z(noise(0, drawn.count), true);
-    forward(g_, {z, z}, drawn);
-  }
-
-  // What the generator descends, and its gradient at the generator's outputs.
-  HeadStatistics generator_loss(int64_t i) {
+  // What the generator descends, down to its parameters.
+  HeadStatistics generator_step(int64_t i, const Update<T>& update) {
     const Dense<T> by_row(fake(m_), true), by_col(fake(m_), false);
     const Source<T> x = {by_row, by_col};
-    const Rows own = rows(m_, stream::d_in_g, i);
-    forward(d_, x, own);
+    const Rows in_d = rows(m_, stream::d_in_g, i);
+    Rows own = rows(m_, stream::g, i);
+    own.first = m_;
+
     const int l = d_.last();
-    const RowMasks<T> masks = masks_of(d_, l, own);
+    const RowMasks<T> masks = masks_of(d_, l, in_d);
     const InputGrad<T> g_below = l > 0 ? below(d_, l, masks, 0, 0) : into_generator(masks);
     HeadStatistics statistics;
-    with_input(d_, l, x, own, true, [&](const Operand<T>& input) {
-      Head<T> head = head_of(input, own.count, 0);
+    with_input(d_, l, x, in_d, true, [&](const Operand<T>& input) {
+      Head<T> head = head_of(input, in_d.count, 0);
       head.generator = &t_.generator_term;
       head.g_below = &g_below;
-      statistics = run(head);
+      if (!small_) {
+        forward(d_, x, in_d);
+        statistics = run(head);
+        down_to_generator(in_d, 0, nullptr);
+        return;
+      }
+      pack(d_);
+      const Sums<T> none(nullptr, 0, 0);
+      each_part(1, [&](int, int64_t number, const Part<T>& part) {
+        forward(d_, x, in_d, part);
+        head_statistics_[size_t(number)] = {};
+        head.some_rows(part.first, part.last, part.scratch, nullptr, head_statistics_[size_t(number)]);
+        down_to_generator(in_d, 0, &part);
+        backward(g_, own, 0, &part);
+      });
+      statistics = head.finish(none, parts_of_m_, nullptr, head_statistics_.data());
     });
-    if (l > 0) down_to_generator(own, 0);
+    update_generator(own, update);
     return statistics;
   }
 
   void update_generator(const Rows& own, const Update<T>& update) {
     const Dense<T> by_row(noise(own.first, m_), true), by_col(noise(own.first, m_), false);
-    backward(g_, g_.last(), {by_row, by_col}, own, 0, &update, nullptr);
+    update_layers(g_, {by_row, by_col}, own, update);
   }
 
   // ---- its parts ----
@@ -271,20 +233,19 @@ class NativeEngine : public Engine {
   }
 
   // The gradient of layer l's input goes to the layer below, whose kept outputs begin at row `first`.
-  InputGrad<T> below(Network<T>& net, int l, const RowMasks<T>& masks, int64_t first, int64_t grad_row,
-                     int buffer = 0) {
+  InputGrad<T> below(Network<T>& net, int l, const RowMasks<T>& masks, int64_t first, int64_t grad_row) {
     if (l == 0) return {masks, Activation::identity, 0, nullptr, nullptr, 0};  // never used
     return {masks,
             net.derived(l - 1),
             net.mlp.slope,
             net.outputs(l - 1, first),
-            net.grad(buffer, grad_row),
+            net.grad(l - 1, grad_row),
             net.layer(l).inputs};
   }
 
   InputGrad<T> into_generator(const RowMasks<T>& masks) {
     const int l = g_.last();
-    return {masks, g_.derived(l), g_.mlp.slope, g_.outputs(l, own_rows()), g_.grad(0, 0), t_.data.dim};
+    return {masks, g_.derived(l), g_.mlp.slope, g_.outputs(l, own_rows()), g_.grad(l, 0), t_.data.dim};
   }
 
   template <class F>
@@ -328,81 +289,157 @@ class NativeEngine : public Engine {
     }
   }
 
-  // The gradient of layer l's pre-activations, in rows from grad_row of a buffer.
+  void forward(Network<T>& net, const Source<T>& source, const Rows& rows, const Part<T>& part) {
+    for (int l = 0; l < net.kept(); ++l) {
+      const MlpLayer& layer = net.layer(l);
+      with_input(net, l, source, rows, true, [&](const Operand<T>& x) {
+        BiasActivation<T> epilogue(net.bias(l), layer.activation, net.mlp.slope, net.outputs(l, rows.first),
+                                   layer.outputs);
+        packed(net).forward(l).multiply(
+            {rows.count, layer.outputs, layer.inputs, &x, nullptr, 1, &epilogue, nullptr, nullptr}, part);
+      });
+    }
+  }
+
+  // The gradient of layer l's pre-activations.
   template <class F>
-  void with_gradient(Network<T>& net, int l, const Rows& rows, int64_t grad_row, int buffer, bool by_row, const F& f) {
+  void with_gradient(Network<T>& net, int l, const Rows& rows, int64_t grad_row, bool by_row, const F& f) {
     const MlpLayer& layer = net.layer(l);
-    const Matrix g = {net.grad(buffer, grad_row), rows.count, layer.outputs, layer.outputs, 1};
+    const Matrix g = {net.grad(l, grad_row), rows.count, layer.outputs, layer.outputs, 1};
     if (layer.is_maxout())
       f(MaxoutGrad<T>(g, net.winners(l, rows.first), layer.pieces, by_row));
     else
       f(Dense<T>(g, by_row));
   }
 
-  // From layer `top`, whose gradient lies in buffer 0, to the first. `update`: the parameters on the way are changed;
-  // `into`: where the gradient of the network's input goes.
-  void backward(Network<T>& net, int top, const Source<T>& source, const Rows& rows, int64_t grad_row,
-                const Update<T>* update, InputGrad<T>* into) {
-    int buffer = 0;
-    for (int l = top; l >= 0; --l, buffer = 1 - buffer) {
-      const MlpLayer& layer = net.layer(l);
-      if (l > 0 || into) {
-        with_gradient(net, l, rows, grad_row, buffer, true, [&](const Operand<T>& g) {
-          InputGrad<T> next = below(net, l, masks_of(net, l, rows), rows.first, grad_row, 1 - buffer);
-          const Dense<T> weight(Matrix{net.param(layer.weight), layer.rows(), layer.inputs, layer.inputs, 1}, false);
-          const Operand<T>* b = &weight;
-          gemm({rows.count, layer.inputs, layer.rows(), &g, &b, 1, l > 0 ? &next : into, nullptr, workers_});
-        });
-      }
-      if (update) update_layer(net, l, source, rows, grad_row, buffer, *update);
-    }
+  // From the gradient of layer l's outputs to that of its input, all rows or a part of them.
+  void backward_layer(Network<T>& net, int l, const Rows& rows, int64_t grad_row, InputGrad<T>& next,
+                      const Part<T>* part) {
+    const MlpLayer& layer = net.layer(l);
+    with_gradient(net, l, rows, grad_row, true, [&](const Operand<T>& g) {
+      const Dense<T> weight(Matrix{net.param(layer.weight), layer.rows(), layer.inputs, layer.inputs, 1}, false);
+      const Operand<T>* b = &weight;
+      const Gemm<T> product = {rows.count, layer.inputs, layer.rows(), &g, &b, 1, &next, nullptr, workers_};
+      if (part)
+        packed(net).backward(l).multiply(product, *part);
+      else
+        gemm(product);
+    });
+  }
+
+  void backward_layer(Network<T>& net, int l, const Rows& rows, int64_t grad_row, const Part<T>* part) {
+    InputGrad<T> next = below(net, l, masks_of(net, l, rows), rows.first, grad_row);
+    backward_layer(net, l, rows, grad_row, next, part);
+  }
+
+  // From the last layer that is kept to the first one's outputs.
+  void backward(Network<T>& net, const Rows& rows, int64_t grad_row, const Part<T>* part) {
+    for (int l = net.kept() - 1; l > 0; --l) backward_layer(net, l, rows, grad_row, part);
   }
 
   // Through the discriminator's layers below the last to the generator's outputs.
-  void down_to_generator(const Rows& rows, int64_t grad_row) {
-    const Dense<T> unused(fake(), true);
+  void down_to_generator(const Rows& rows, int64_t grad_row, const Part<T>* part) {
+    if (d_.kept() == 0) return;
+    backward(d_, rows, grad_row, part);
     InputGrad<T> into = into_generator(masks_of(d_, 0, rows));
-    backward(d_, d_.last() - 1, {unused, unused}, rows, grad_row, nullptr, &into);
+    backward_layer(d_, 0, rows, grad_row, into, part);
   }
 
-  void update_layer(Network<T>& net, int l, const Source<T>& source, const Rows& rows, int64_t grad_row, int buffer,
-                    const Update<T>& update) {
-    const MlpLayer& layer = net.layer(l);
-    UpdateWeight<T> epilogue(update, net.param(layer.weight), net.state1(layer.weight), net.state2(layer.weight),
-                             layer.inputs);
-    std::fill_n(net.sums.data(), layer.rows(), 0.0);
-    with_gradient(net, l, rows, grad_row, buffer, false, [&](const Operand<T>& g) {
-      with_input(net, l, source, rows, false, [&](const Operand<T>& x) {
+  // Gradients go down and are spent. In a small network they have gone down.
+  void update_layers(Network<T>& net, const Source<T>& source, const Rows& rows, const Update<T>& update) {
+    if (small_ && packed(net).joint()) return update_layers_at_once(net, source, rows, update);
+    for (int l = net.kept() - 1; l >= 0; --l) {
+      if (l > 0 && !small_) backward_layer(net, l, rows, 0, nullptr);
+      const MlpLayer& layer = net.layer(l);
+      with_gradient_and_input(net, l, source, rows, [&](const Operand<T>& g, const Operand<T>& x) {
+        UpdateWeight<T> epilogue = update_weight(net, l, update);
         const Operand<T>* b = &x;
-        gemm({layer.rows(), layer.inputs, rows.count, &g, &b, 1, &epilogue, layer.bias >= 0 ? net.sums.data() : nullptr,
+        gemm({layer.rows(), layer.inputs, rows.count, &g, &b, 1, &epilogue, net.clear_sums(l, 0, layer.rows()),
               workers_});
       });
-    });
-    for (int64_t j = 0; j < layer.rows(); ++j) net.bias_grad[size_t(j)] = T(net.sums[size_t(j)]);
-    update_bias(net, l, net.bias_grad.data(), update);
-    limit_norms(net, l);
+      update_bias(net, l, 0, layer.rows(), update);
+      limit_norms(net, l);
+    }
   }
 
-  void update_bias(Network<T>& net, int l, const T* grad, const Update<T>& update) {
+  void update_layers_at_once(Network<T>& net, const Source<T>& source, const Rows& rows, const Update<T>& update) {
+    PackedNetwork<T>& all = packed(net);
+    double elements = 0, flops = 0;
+    for (int l = 0; l < net.kept(); ++l) {
+      elements += double(rows.count * net.layer(l).inputs);
+      flops += 2.0 * double(rows.count * net.layer(l).weights());
+    }
+    workers_->each(int64_t(all.input_tasks.size()), kPackCost * elements, [&](int64_t number, int thread) {
+      const auto [l, panel] = all.input_tasks[size_t(number)];
+      with_input(net, l, source, rows, false,
+                 [&, l = l, panel = panel](const Operand<T>& x) { all.inputs(l).pack(x, panel, scratch_of(thread)); });
+    });
+    workers_->each(int64_t(all.update_tasks.size()), flops, [&](int64_t number, int thread) {
+      const int l = all.update_tasks[size_t(number)].layer;
+      const MlpLayer& layer = net.layer(l);
+      const int64_t first = all.update_tasks[size_t(number)].at;
+      const Part<T> part = {first, std::min(layer.rows(), first + all.kWeightRows), scratch_of(thread)};
+      UpdateWeight<T> epilogue = update_weight(net, l, update);
+      with_gradient(net, l, rows, 0, false, [&](const Operand<T>& g) {
+        all.inputs(l).multiply({layer.rows(), layer.inputs, rows.count, &g, nullptr, 1, &epilogue,
+                                net.clear_sums(l, part.first, part.last), nullptr},
+                               part);
+      });
+      update_bias(net, l, part.first, part.last, update);
+      limit_norms(net, l, part.first, part.last);
+    });
+  }
+
+  template <class F>
+  void with_gradient_and_input(Network<T>& net, int l, const Source<T>& source, const Rows& rows, const F& f) {
+    with_gradient(net, l, rows, 0, false, [&](const Operand<T>& g) {
+      with_input(net, l, source, rows, false, [&](const Operand<T>& x) { f(g, x); });
+    });
+  }
+
+  UpdateWeight<T> update_weight(Network<T>& net, int l, const Update<T>& update) {
     const MlpLayer& layer = net.layer(l);
-    if (layer.bias < 0) return;
-    update.run(net.param(layer.bias), grad, net.state1(layer.bias), net.state2(layer.bias), layer.rows());
-    net.copy_bias(l);
+    return {update, net.param(layer.weight), net.state1(layer.weight), net.state2(layer.weight), layer.inputs};
+  }
+
+  // From the sums of rows [first, last) of the weight's gradient.
+  void update_bias(Network<T>& net, int l, int64_t first, int64_t last, const Update<T>& update) {
+    if (net.layer(l).bias < 0) return;
+    constexpr int64_t kAtOnce = 256;
+    T grad[kAtOnce];
+    for (; first < last; first += kAtOnce) {
+      const int64_t count = std::min(kAtOnce, last - first);
+      for (int64_t j = 0; j < count; ++j) grad[j] = T(net.sums[size_t(l)][size_t(first + j)]);
+      update_bias(net, l, grad, first, count, update);
+    }
+  }
+
+  void update_bias(Network<T>& net, int l, const T* grad, int64_t first, int64_t count, const Update<T>& update) {
+    const int64_t at = net.layer(l).bias + first;
+    update.run(net.param(at), grad, net.state1(at), net.state2(at), count);
+    std::copy_n(net.param(at), count, net.biases[size_t(l)].data() + first);
   }
 
   // Each row of a weight to a norm of at most max_column_norm, as torch.renorm does.
   void limit_norms(Network<T>& net, int l) {
-    const double limit = net.mlp.adam ? 0 : net.mlp.momentum_rule.max_column_norm;
-    if (limit <= 0) return;
+    if (norm_limit(net) <= 0) return;
     const MlpLayer& layer = net.layer(l);
-    const int64_t n = layer.inputs;
     constexpr double kCost = 8;  // of an element, in the time of a FLOP of a product
-    const int64_t together = std::max<int64_t>(1, 16384 / n), blocks = (layer.rows() + together - 1) / together;
-    workers_->each(blocks, kCost * double(layer.weights()), [&](int64_t block, int) {
-      const int64_t end = std::min(layer.rows(), (block + 1) * together);
-      for (int64_t row = block * together; row < end; ++row) limit_norm(net.param(layer.weight) + row * n, n, T(limit));
+    const int64_t together = std::max<int64_t>(1, 16384 / layer.inputs);
+    workers_->each((layer.rows() + together - 1) / together, kCost * double(layer.weights()), [&](int64_t block, int) {
+      limit_norms(net, l, block * together, std::min(layer.rows(), (block + 1) * together));
     });
   }
+
+  void limit_norms(Network<T>& net, int l, int64_t first, int64_t last) {
+    const MlpLayer& layer = net.layer(l);
+    const double limit = norm_limit(net);
+    if (limit <= 0) return;
+    for (int64_t row = first; row < last; ++row)
+      limit_norm(net.param(layer.weight) + row * layer.inputs, layer.inputs, T(limit));
+  }
+
+  static double norm_limit(const Network<T>& net) { return net.mlp.adam ? 0 : net.mlp.momentum_rule.max_column_norm; }
 
   static void limit_norm(T* w, int64_t n, T limit) {
     double sum = 0;
@@ -423,7 +460,8 @@ class NativeEngine : public Engine {
   }
 
   HeadStatistics run(const Head<T>& head) {
-    return head.run(*workers_, head_scratch_.data(), parts_.data(), head_total_.data(), head_statistics_.data());
+    return head.run(*workers_, scratch_.data(), size_t(thread_scratch_), head_sums_.data(), head_total_.data(),
+                    head_statistics_.data());
   }
 
   // The gradient that the last run of the head left is spent.
@@ -432,12 +470,34 @@ class NativeEngine : public Engine {
     const MlpLayer& layer = d_.layer(l);
     update.run(d_.param(layer.weight), head_total_.data(), d_.state1(layer.weight), d_.state2(layer.weight),
                layer.inputs);
-    update_bias(d_, l, head_total_.data() + layer.inputs, update);
+    if (layer.bias >= 0) update_bias(d_, l, head_total_.data() + layer.inputs, 0, 1, update);
     limit_norms(d_, l);
   }
 
-  // Whether any product of an iteration is large enough for two threads.
+  // ---- a small network, by rows ----
+
+  PackedNetwork<T>& packed(const Network<T>& net) { return packed_[&net == &g_ ? 0 : 1]; }
+  T* scratch_of(int thread) { return scratch_.data() + thread * thread_scratch_; }
+
+  void pack(const Network<T>& net) {
+    PackedNetwork<T>& weights = packed(net);
+    workers_->each(weights.weight_tasks(), 2 * kPackCost * double(net.mlp.size),
+                   [&](int64_t task, int thread) { weights.pack_weight(task, scratch_of(thread)); });
+  }
+
+  // f(kind, number, part) for every part of m rows, `kinds` times.
+  template <class F>
+  void each_part(int kinds, const F& f) {
+    const double flops = 3.0 * kinds * double(m_) * double(g_.mlp.size + d_.mlp.size);
+    workers_->each(kinds * parts_of_m_, flops, [&](int64_t task, int thread) {
+      const int64_t number = task % parts_of_m_, first = number * part_rows_;
+      f(int(task / parts_of_m_), number, Part<T>{first, std::min(m_, first + part_rows_), scratch_of(thread)});
+    });
+  }
+
+  // Whether any phase of an iteration is large enough for two threads.
   bool worth_sharing() const {
+    if (small_) return 6.0 * double(m_) * double(g_.mlp.size + d_.mlp.size) >= 8 * ThreadTeam::kWorth;
     double largest = 0;
     for (const Network<T>* network : {&g_, &d_})
       for (const MlpLayer& layer : network->mlp.layers)
@@ -445,16 +505,24 @@ class NativeEngine : public Engine {
     return 2 * largest >= ThreadTeam::kWorth;
   }
 
+  static constexpr int64_t kMostRows = 48;  // of a part
+  static constexpr double kPackCost = 12;   // of an element, in the time of a FLOP of a product
+
   const Training t_;
   const int64_t m_;
+  const bool small_;
   Network<T> g_, d_;
   const Workers* workers_ = nullptr;
   std::vector<T> z_;
   std::vector<int64_t> indices_;  // of the minibatch's rows
-  std::vector<T> parts_, head_total_, head_scratch_;
+  std::vector<T> head_sums_, head_total_;
   std::vector<HeadStatistics> head_statistics_;
+  Lines<T> scratch_;  // of threads
+  int64_t thread_scratch_ = 0;
   std::vector<Dense<T>> pieces_;
   std::vector<const Operand<T>*> piece_operands_;
+  std::vector<PackedNetwork<T>> packed_;  // small networks: the generator's, the discriminator's
+  int64_t part_rows_ = 0, parts_of_m_ = 0;
 };
 
 }  // namespace

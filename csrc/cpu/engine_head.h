@@ -35,24 +35,32 @@ struct Head {
 
   // parts: Sums::size elements where the discriminator's loss is descended, which then leave e^T . [x, 1] in total;
   // statistics: one for each block.
-  HeadStatistics run(const Workers& workers, T* scratch_of_threads, T* parts, T* total,
+  HeadStatistics run(const Workers& workers, T* scratch_of_threads, size_t thread_scratch, T* parts, T* total,
                      HeadStatistics* statistics) const {
     const Blocks blocks(rows, k);
     const Sums<T> sums(d_scale != 0 ? parts : nullptr, blocks.count, k);
     blocks.each(workers, double(rows * k), [&](int64_t b, int thread, int64_t begin, int64_t end) {
-      T* own = scratch_of_threads + size_t(thread) * scratch(k);
       statistics[b] = {};
       // a panel is of one kind
-      for (int64_t i = begin; i < end;) {
-        const int64_t kind_end = i < real_rows ? std::min(end, real_rows) : end;
-        const int64_t count = std::min(panel(), kind_end - i);
-        rows_of_one_kind(i, count, own, sums.block(b), statistics[b]);
-        i += count;
-      }
+      const int64_t border = std::clamp(real_rows, begin, end);
+      T* const own = scratch_of_threads + size_t(thread) * thread_scratch;
+      some_rows(begin, border, own, sums.block(b), statistics[b]);
+      some_rows(border, end, own, sums.block(b), statistics[b]);
     });
+    return finish(sums, blocks.count, total, statistics);
+  }
+
+  // Rows [begin, end) of one kind; `sums` and `statistics` are added to.
+  void some_rows(int64_t begin, int64_t end, T* scratch, T* sums, HeadStatistics& statistics) const {
+    for (int64_t i = begin; i < end; i += panel())
+      rows_of_one_kind(i, std::min(panel(), end - i), scratch, sums, statistics);
+  }
+
+  // What all blocks have together.
+  HeadStatistics finish(const Sums<T>& sums, int64_t blocks, T* total, const HeadStatistics* statistics) const {
     if (d_scale != 0) sums.add_up(total);
     HeadStatistics all;
-    for (int64_t b = 0; b < blocks.count; ++b) all += statistics[b];
+    for (int64_t b = 0; b < blocks; ++b) all += statistics[b];
     const double real = double(std::max<int64_t>(real_rows, 1)), generated = double(rows - real_rows);
     all.d_real /= real, all.d_fake /= generated, all.g_loss /= generated;
     return all;

@@ -107,7 +107,10 @@ class BiasActivation : public Epilogue<Compute<S>> {
   bool takes_rows() const override { return true; }
   void whole_rows(T* c, int64_t ld, int64_t i, int rows) override {
     if constexpr (std::is_same_v<S, T>) {
-      for_activation(activation_, Apply<0>{c, ld, bias_, y_ + i * ld_, ld_, ld_, rows, slope_});
+      if (ld_ == kTileCols<T>)
+        for_activation(activation_, Apply<kTileCols<T>>{c, ld, bias_, y_ + i * ld_, ld_, ld_, rows, slope_});
+      else
+        for_activation(activation_, Apply<0>{c, ld, bias_, y_ + i * ld_, ld_, ld_, rows, slope_});
     } else {
       for_activation(activation_, Apply<0>{c, ld, bias_, c, ld, ld_, rows, slope_});
       for (int r = 0; r < rows; ++r) store_row(c + r * ld, ld_, y_ + (i + r) * ld_);

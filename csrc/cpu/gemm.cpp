@@ -35,14 +35,6 @@ struct VectorOf {
 template <class T>
 using Vector = typename VectorOf<T>::type;
 
-// Memory to fetch while a tile is computed: `runs` times `steps` pieces of two cache lines, `stride` bytes apart. What
-// is packed next is then in the second-level cache; the hardware's own guesses fail on rows that are pages apart.
-struct Fetch {
-  const char* at = nullptr;
-  int64_t stride = 0, steps = 0;
-  int64_t runs = 0, hop = 0;  // bytes from the beginning of a run to that of the next
-};
-
 // c (R x kTileCols, leading dimension ldc) = [c +] a panel . b panel over kc steps, in R x V vector registers.
 template <class T, int R, int V>
 void micro_kernel(int64_t kc, const T* a, const T* b, T* c, int64_t ldc, bool accumulate, const Fetch& fetch) {
@@ -105,6 +97,12 @@ MicroKernel<T> micro_kernel_for(int rows, int cols) {
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Elements up to the end of a cache line.
+template <class T>
+int64_t round_up_to_line(int64_t count) {
+  return ceil_div(count * int64_t(sizeof(T)), 64) * 64 / int64_t(sizeof(T));
+}
 
 // k in equal parts of at most half more than `size`.
 int64_t even_part(int64_t k, int64_t size) { return k <= size * 3 / 2 ? k : ceil_div(k, ceil_div(k, size)); }
@@ -303,30 +301,26 @@ class ByRows {
 
   explicit ByRows(const Gemm<T>& problem)
       : p_(problem),
-        col_panels_(ceil_div(p_.n, kC)),
-        ld_(col_panels_ * kC),
-        inner_block_(even_part(p_.k, kInnerBlock)),
+        product_(p_.n, p_.k),
         // panels of A that share a panel of B in the first-level cache, their results in the second-level one, and
         // enough tasks to balance the team
-        group_(
-            std::clamp<int64_t>(std::min(ceil_div(p_.m, kR) / (4 * p_.workers->threads), result() / (kR * ld_)), 1, 4)),
-        per_thread_(Workspace::bytes_for<T>(group_ * kR * p_.k) + Workspace::bytes_for<T>(kPackBuffer<T>) +
-                    Workspace::bytes_for<T>(group_ * kR * ld_)),
-        space_(Workspace::bytes_for<T>(ld_ * p_.k) + size_t(p_.workers->threads) * per_thread_) {
-    b_ = space_.template take<T>(ld_ * p_.k);
+        group_(kR * std::clamp<int64_t>(std::min(ceil_div(p_.m, kR) / (4 * p_.workers->threads),
+                                                 result() / (kR * ceil_div(p_.n, kC) * kC)),
+                                        1, 4)),
+        per_thread_(Workspace::bytes_for<T>(product_.scratch(group_))),
+        space_(Workspace::bytes_for<T>(product_.packed()) + size_t(p_.workers->threads) * per_thread_) {
+    b_ = space_.template take<T>(product_.packed());
     scratch_ = space_.template take<char>(size_t(p_.workers->threads) * per_thread_);
   }
 
   void run() {
     const double flops = 2.0 * double(p_.m) * double(p_.n) * double(p_.k);
-    const int64_t blocks = ceil_div(p_.k, inner_block_);
-    p_.workers->each(blocks * col_panels_, kPackCost * double(p_.n * p_.k), [this](int64_t task, int thread) {
-      const int64_t k = task / col_panels_ * inner_block_, j = task % col_panels_ * kC;
-      pack_panel(*p_.b[0], j, int(std::min<int64_t>(kC, p_.n - j)), kC, k, inner_at(k), b_ + k * ld_ + j * inner_at(k),
-                 part(thread, 1));
+    const auto own = [this](int thread) { return reinterpret_cast<T*>(scratch_ + size_t(thread) * per_thread_); };
+    p_.workers->each(product_.panels(), kPackCost * double(p_.n * p_.k),
+                     [&](int64_t panel, int thread) { product_.pack(*p_.b[0], panel, b_, own(thread)); });
+    p_.workers->each(ceil_div(p_.m, group_), flops, [&](int64_t group, int thread) {
+      product_.multiply(p_, b_, group * group_, std::min(p_.m, (group + 1) * group_), own(thread));
     });
-    p_.workers->each(ceil_div(p_.m, group_ * kR), flops,
-                     [this](int64_t task, int thread) { multiply(task * group_ * kR, thread); });
   }
 
  private:
@@ -338,49 +332,9 @@ class ByRows {
   // Elements of a group's result. Where the epilogue has memory of its own to merge them with, both share the cache.
   int64_t result() const { return p_.epilogue->streams() > 0 ? 1 << 14 : 1 << 16; }
 
-  int64_t inner_at(int64_t k) const { return std::min(inner_block_, p_.k - k); }
-
-  // A thread's packed A, buffer and results.
-  T* part(int thread, int which) const {
-    char* own = scratch_ + size_t(thread) * per_thread_;
-    if (which > 0) own += Workspace::bytes_for<T>(group_ * kR * p_.k);
-    if (which > 1) own += Workspace::bytes_for<T>(kPackBuffer<T>);
-    return reinterpret_cast<T*>(own);
-  }
-
-  static int rows_at(int64_t i, int64_t last) { return int(std::min<int64_t>(kR, last - i)); }
-
-  void multiply(int64_t first, int thread) {
-    T *const a = part(thread, 0), *const c = part(thread, 2);
-    const int64_t last = std::min(p_.m, first + group_ * kR);
-    for (int64_t i = first; i < last; i += kR) {
-      T* const panel = a + (i - first) * p_.k;
-      pack_panel(*p_.a, i, rows_at(i, last), kR, 0, p_.k, panel, part(thread, 1));
-      if (p_.a_sum) add_panel_sums(panel, p_.k, rows_at(i, last), p_.a_sum + i);
-    }
-    const int streams = p_.epilogue->streams();
-    const int64_t calls = ceil_div(p_.k, inner_block_) * col_panels_ * ceil_div(last - first, kR);
-    const int64_t share = ceil_div((last - first) * p_.n * streams, calls);
-    int64_t call = 0;
-    for (int64_t k = 0; k < p_.k; k += inner_block_)
-      for (int64_t j = 0; j < p_.n; j += kC)
-        for (int64_t i = first; i < last; i += kR, ++call)
-          micro_kernel_for<T>(rows_at(i, last), int(std::min<int64_t>(kC, p_.n - j)))(
-              inner_at(k), a + (i - first) * p_.k + k * kR, b_ + k * ld_ + j * inner_at(k), c + (i - first) * ld_ + j,
-              ld_, k > 0,
-              streams == 0 ? Fetch{} : part_of_stream(int(call % streams), first, call / streams * share, share));
-    p_.epilogue->whole_rows(c, ld_, first, int(last - first));
-  }
-
-  // `share` elements of a stream of the epilogue, from row `first` and an offset on.
-  Fetch part_of_stream(int stream, int64_t first, int64_t offset, int64_t share) const {
-    const char* rows = reinterpret_cast<const char*>(p_.epilogue->stream(stream, first));
-    constexpr int64_t kPiece = 128;
-    return {rows + offset * int64_t(sizeof(T)), kPiece, ceil_div(share * int64_t(sizeof(T)), kPiece), 1, 0};
-  }
-
   const Gemm<T>& p_;
-  const int64_t col_panels_, ld_, inner_block_, group_;
+  const RowProduct<T> product_;
+  const int64_t group_;
   const size_t per_thread_;
   Workspace space_;
   T* b_;
@@ -397,6 +351,79 @@ void run_gemm(const Gemm<T>& problem) {
 }
 
 }  // namespace
+
+template <class T>
+RowProduct<T>::RowProduct(int64_t n, int64_t k)
+    : n_(n),
+      k_(k),
+      col_panels_(ceil_div(n, kTileCols<T>)),
+      ld_(col_panels_ * kTileCols<T>),
+      inner_block_(even_part(k, kInnerBlock)) {}
+
+template <class T>
+int64_t RowProduct<T>::panels() const {
+  return ceil_div(k_, inner_block_) * col_panels_;
+}
+
+template <class T>
+int64_t RowProduct<T>::packed() const {
+  return ld_ * k_;
+}
+
+template <class T>
+int64_t RowProduct<T>::pack_scratch() {
+  return kPackBuffer<T>;
+}
+
+template <class T>
+int64_t RowProduct<T>::scratch(int64_t rows) const {
+  const int64_t whole = ceil_div(rows, kRegisterRows) * kRegisterRows;
+  return round_up_to_line<T>(whole * k_) + round_up_to_line<T>(kPackBuffer<T>) + whole * ld_;
+}
+
+template <class T>
+void RowProduct<T>::pack(const Operand<T>& b, int64_t panel, T* packed, T* scratch) const {
+  const int64_t k = panel / col_panels_ * inner_block_, j = panel % col_panels_ * kTileCols<T>;
+  pack_panel(b, j, int(std::min<int64_t>(kTileCols<T>, n_ - j)), kTileCols<T>, k, inner_at(k),
+             packed + k * ld_ + j * inner_at(k), scratch);
+}
+
+template <class T>
+void RowProduct<T>::multiply(const Gemm<T>& p, const T* packed, int64_t first, int64_t last, T* scratch) const {
+  constexpr int64_t kR = kRegisterRows, kC = kTileCols<T>;
+  const auto rows_at = [last](int64_t i) { return int(std::min<int64_t>(kRegisterRows, last - i)); };
+  T* const a = scratch;
+  T* const buffer = a + round_up_to_line<T>(ceil_div(last - first, kR) * kR * k_);
+  T* const c = buffer + round_up_to_line<T>(kPackBuffer<T>);
+  for (int64_t i = first; i < last; i += kR) {
+    T* const panel = a + (i - first) * k_;
+    pack_panel(*p.a, i, rows_at(i), kR, 0, k_, panel, buffer);
+    if (p.a_sum) add_panel_sums(panel, k_, rows_at(i), p.a_sum + i);
+  }
+  const int streams = p.epilogue->streams();
+  const int64_t calls = panels() * ceil_div(last - first, kR);
+  const int64_t share = ceil_div((last - first) * n_ * streams, calls);
+  int64_t call = 0;
+  for (int64_t k = 0; k < k_; k += inner_block_)
+    for (int64_t j = 0; j < n_; j += kC)
+      for (int64_t i = first; i < last; i += kR, ++call)
+        micro_kernel_for<T>(rows_at(i), int(std::min<int64_t>(kC, n_ - j)))(
+            inner_at(k), a + (i - first) * k_ + k * kR, packed + k * ld_ + j * inner_at(k), c + (i - first) * ld_ + j,
+            ld_, k > 0,
+            streams == 0 ? Fetch{} : part_of_stream(p, int(call % streams), first, call / streams * share, share));
+  p.epilogue->whole_rows(c, ld_, first, int(last - first));
+}
+
+// `share` elements of a stream of the epilogue, from row `first` and an offset on.
+template <class T>
+Fetch RowProduct<T>::part_of_stream(const Gemm<T>& p, int stream, int64_t first, int64_t offset, int64_t share) const {
+  const char* rows = reinterpret_cast<const char*>(p.epilogue->stream(stream, first));
+  constexpr int64_t kPiece = 128;
+  return {rows + offset * int64_t(sizeof(T)), kPiece, ceil_div(share * int64_t(sizeof(T)), kPiece), 1, 0};
+}
+
+template class RowProduct<float>;
+template class RowProduct<double>;
 
 void gemm(const Gemm<float>& problem) { run_gemm(problem); }
 void gemm(const Gemm<double>& problem) { run_gemm(problem); }

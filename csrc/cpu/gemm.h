@@ -3,6 +3,7 @@
 // with other operands (operands.h) and another epilogue.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "simd.h"
@@ -67,7 +68,37 @@ struct Gemm {
   const Workers* workers;
 };
 
+// Memory to fetch while a tile is computed: `runs` times `steps` pieces of two cache lines, `stride` bytes apart. What
+// is packed next is then in the second-level cache; the hardware's own guesses fail on rows that are pages apart.
+struct Fetch {
+  const char* at = nullptr;
+  int64_t stride = 0, steps = 0;
+  int64_t runs = 0, hop = 0;  // bytes from the beginning of a run to that of the next
+};
+
 void gemm(const Gemm<float>& problem);
 void gemm(const Gemm<double>& problem);
+
+// The part of such a product that one thread does: B is packed whole, panel by panel, before; then come some rows of A
+// at a time. The epilogue takes whole rows, and there is one piece.
+template <class T>
+class RowProduct {
+ public:
+  RowProduct(int64_t n, int64_t k);
+
+  int64_t panels() const;  // of B
+  int64_t packed() const;  // elements of B
+  static int64_t pack_scratch();
+  int64_t scratch(int64_t rows) const;  // elements, for so many rows at a time
+
+  void pack(const Operand<T>& b, int64_t panel, T* packed, T* scratch) const;
+  void multiply(const Gemm<T>& problem, const T* packed, int64_t first, int64_t last, T* scratch) const;
+
+ private:
+  Fetch part_of_stream(const Gemm<T>& problem, int stream, int64_t first, int64_t offset, int64_t share) const;
+  int64_t inner_at(int64_t k) const { return std::min(inner_block_, k_ - k); }
+
+  int64_t n_, k_, col_panels_, ld_, inner_block_;
+};
 
 }  // namespace pygan::cpu::PYGAN_ISA

@@ -1,0 +1,102 @@
+// A network as the engine holds it: its parameters, the outputs that its layers keep, the gradients that go down.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "../core/training.h"
+#include "engine_epilogues.h"
+
+namespace pygan::cpu::PYGAN_ISA {
+
+// The rows of a pass through a network.
+struct Rows {
+  int64_t count;
+  int64_t first;             // where their outputs lie among those that are kept
+  int64_t split;             // rows above it drop by `top`, the others by `bottom`
+  uint64_t top, bottom = 0;  // offsets of the first layer's masks
+};
+
+// A network's first input, summed over its columns and over its rows.
+template <class T>
+struct Source {
+  const Operand<T>&by_row, &by_col;
+};
+
+// A network, the outputs that its layers keep, and the gradients that go down through them.
+template <class T>
+class Network {
+ public:
+  // rows: of outputs, and of gradients, of which those of two layers are kept or, `all_grads`, those of all.
+  Network(const Mlp& mlp, int kept_layers, int64_t rows, int64_t grad_rows, bool all_grads)
+      : mlp(mlp), y(size_t(kept_layers)), argmax(size_t(kept_layers)), biases(mlp.layers.size()) {
+    int64_t widest = 0;
+    grads.resize(size_t(std::max(1, all_grads ? kept_layers : std::min(kept_layers, 2))));
+    sums.resize(mlp.layers.size());
+    for (int l = 0; l < int(mlp.layers.size()); ++l) {
+      const MlpLayer& layer = mlp.layers[size_t(l)];
+      sums[size_t(l)].resize(size_t(layer.rows()));
+      if (layer.bias >= 0) biases[size_t(l)].assign(size_t(layer.rows() + kTileCols<T>), T(0));
+      if (l >= kept_layers) continue;
+      widest = std::max(widest, layer.outputs);
+      y[size_t(l)].resize(size_t(rows * layer.outputs));
+      if (layer.is_maxout()) argmax[size_t(l)].resize(size_t(rows * layer.outputs));
+    }
+    for (std::vector<T>& buffer : grads) buffer.resize(size_t(grad_rows * widest));
+    widest_ = widest;
+  }
+
+  const MlpLayer& layer(int l) const { return mlp.layers[size_t(l)]; }
+  int last() const { return int(mlp.layers.size()) - 1; }
+  int kept() const { return int(y.size()); }
+  T* outputs(int l, int64_t row = 0) { return y[size_t(l)].data() + row * layer(l).outputs; }
+  uint8_t* winners(int l, int64_t row) { return argmax[size_t(l)].data() + row * layer(l).outputs; }
+  // The gradient of layer l's outputs; only that of the layer above may be needed beside it.
+  T* grad(int l, int64_t row) { return grads[size_t(l) % grads.size()].data() + row * widest_; }
+  T* param(int64_t at) const { return static_cast<T*>(mlp.params) + at; }
+  T* state1(int64_t at) const { return static_cast<T*>(mlp.state1) + at; }
+  T* state2(int64_t at) const { return mlp.state2 ? static_cast<T*>(mlp.state2) + at : nullptr; }
+  const T* bias(int l) const { return layer(l).bias < 0 ? nullptr : biases[size_t(l)].data(); }
+  // What a derivative is taken of where a gradient arrives at layer l: maxout's is MaxoutGrad's business.
+  Activation derived(int l) const { return layer(l).is_maxout() ? Activation::identity : layer(l).activation; }
+
+  void copy_bias(int l) {
+    if (layer(l).bias >= 0) std::copy_n(param(layer(l).bias), layer(l).rows(), biases[size_t(l)].data());
+  }
+
+  // Where the sums of rows [first, last) of layer l's weight gradient go, minus `first`; null without a bias.
+  double* clear_sums(int l, int64_t first, int64_t last) {
+    if (layer(l).bias < 0) return nullptr;
+    std::fill(sums[size_t(l)].begin() + first, sums[size_t(l)].begin() + last, 0.0);
+    return sums[size_t(l)].data();
+  }
+
+  Update<T> update(int64_t number, int64_t epoch) const {
+    Update<T> update{};
+    update.adam = mlp.adam;
+    if (mlp.adam) {
+      AdamUpdate op{};
+      op.step = number + 1;
+      op.lr = mlp.adam_rule.lr, op.eps = mlp.adam_rule.eps;
+      op.beta1 = mlp.adam_rule.beta1, op.beta2 = mlp.adam_rule.beta2;
+      update.adam_rule = rule_of<T>(op);
+    } else {
+      MomentumUpdate op{};
+      op.lr = lr_at(mlp.momentum_rule, number), op.momentum = momentum_at(mlp.momentum_rule, epoch);
+      update.momentum = rule_of<T>(op);
+    }
+    return update;
+  }
+
+  const Mlp mlp;
+  std::vector<std::vector<T>> y;
+  std::vector<std::vector<uint8_t>> argmax;
+  std::vector<std::vector<T>> biases;  // padded to whole tiles
+  std::vector<std::vector<T>> grads;
+  std::vector<std::vector<double>> sums;  // of gradients, by row of a weight
+
+ private:
+  int64_t widest_;
+};
+
+}  // namespace pygan::cpu::PYGAN_ISA
