@@ -347,54 +347,70 @@ class NativeEngine : public Engine {
 
   // Gradients go down and are spent. In a small network they have gone down.
   void update_layers(Network<T>& net, const Source<T>& source, const Rows& rows, const Update<T>& update) {
-    if (small_ && packed(net).joint()) return update_layers_at_once(net, source, rows, update);
+    if (small_) return update_layers_at_once(net, source, rows, update);
     for (int l = net.kept() - 1; l >= 0; --l) {
-      if (l > 0 && !small_) backward_layer(net, l, rows, 0, nullptr);
+      if (l > 0) backward_layer(net, l, rows, 0, nullptr);
       const MlpLayer& layer = net.layer(l);
-      with_gradient_and_input(net, l, source, rows, [&](const Operand<T>& g, const Operand<T>& x) {
-        UpdateWeight<T> epilogue = update_weight(net, l, update);
-        const Operand<T>* b = &x;
-        gemm({layer.rows(), layer.inputs, rows.count, &g, &b, 1, &epilogue, net.clear_sums(l, 0, layer.rows()),
-              workers_});
+      UpdateWeight<T> epilogue = update_weight(net, l, update);
+      with_gradient(net, l, rows, 0, false, [&](const Operand<T>& g) {
+        with_input(net, l, source, rows, false, [&](const Operand<T>& x) {
+          const Operand<T>* b = &x;
+          gemm({layer.rows(), layer.inputs, rows.count, &g, &b, 1, &epilogue, net.clear_sums(l, 0, layer.rows()),
+                workers_});
+        });
       });
       update_bias(net, l, 0, layer.rows(), update);
       limit_norms(net, l);
     }
   }
 
+  // The gradients of all weights, summed over some rows of the batch at a time.
   void update_layers_at_once(Network<T>& net, const Source<T>& source, const Rows& rows, const Update<T>& update) {
-    PackedNetwork<T>& all = packed(net);
-    double elements = 0, flops = 0;
-    for (int l = 0; l < net.kept(); ++l) {
-      elements += double(rows.count * net.layer(l).inputs);
-      flops += 2.0 * double(rows.count * net.layer(l).weights());
+    const int64_t steps = packed(net).steps;
+    for (int64_t begin = 0; begin < rows.count; begin += steps) {
+      const int64_t end = std::min(rows.count, begin + steps);
+      pack_inputs(net, source, rows, begin, end);
+      double weights = 0;
+      for (int l = 0; l < net.kept(); ++l) weights += double(net.layer(l).weights());
+      workers_->each(int64_t(packed(net).update_tasks.size()), 2.0 * double(end - begin) * weights,
+                     [&](int64_t task, int thread) { sum_weight_grad(net, task, rows, begin, end, update, thread); });
     }
-    workers_->each(int64_t(all.input_tasks.size()), kPackCost * elements, [&](int64_t number, int thread) {
-      const auto [l, panel] = all.input_tasks[size_t(number)];
-      with_input(net, l, source, rows, false,
-                 [&, l = l, panel = panel](const Operand<T>& x) { all.inputs(l).pack(x, panel, scratch_of(thread)); });
-    });
-    workers_->each(int64_t(all.update_tasks.size()), flops, [&](int64_t number, int thread) {
-      const int l = all.update_tasks[size_t(number)].layer;
-      const MlpLayer& layer = net.layer(l);
-      const int64_t first = all.update_tasks[size_t(number)].at;
-      const Part<T> part = {first, std::min(layer.rows(), first + all.kWeightRows), scratch_of(thread)};
-      UpdateWeight<T> epilogue = update_weight(net, l, update);
-      with_gradient(net, l, rows, 0, false, [&](const Operand<T>& g) {
-        all.inputs(l).multiply({layer.rows(), layer.inputs, rows.count, &g, nullptr, 1, &epilogue,
-                                net.clear_sums(l, part.first, part.last), nullptr},
-                               part);
+  }
+
+  void pack_inputs(Network<T>& net, const Source<T>& source, const Rows& rows, int64_t begin, int64_t end) {
+    PackedNetwork<T>& all = packed(net);
+    double inputs = 0;
+    for (int l = 0; l < net.kept(); ++l) inputs += double(net.layer(l).inputs);
+    const int64_t tasks = (end - begin + all.kStepsAtOnce - 1) / all.kStepsAtOnce;
+    workers_->each(tasks * net.kept(), kPackCost * double(end - begin) * inputs, [&](int64_t task, int thread) {
+      const int l = int(task / tasks);
+      const int64_t first = task % tasks * all.kStepsAtOnce, last = std::min(end - begin, first + all.kStepsAtOnce);
+      const RowProduct<T> product(net.layer(l).inputs, end - begin);
+      with_input(net, l, source, rows, false, [&](const Operand<T>& x) {
+        product.pack_steps(x, begin, first, last, all.inputs(l).panels.data(), scratch_of(thread));
       });
-      update_bias(net, l, part.first, part.last, update);
-      limit_norms(net, l, part.first, part.last);
     });
   }
 
-  template <class F>
-  void with_gradient_and_input(Network<T>& net, int l, const Source<T>& source, const Rows& rows, const F& f) {
-    with_gradient(net, l, rows, 0, false, [&](const Operand<T>& g) {
-      with_input(net, l, source, rows, false, [&](const Operand<T>& x) { f(g, x); });
+  // The share of rows [begin, end) of the batch in some rows of a weight's gradient. With the last it is spent.
+  void sum_weight_grad(Network<T>& net, int64_t task, const Rows& rows, int64_t begin, int64_t end,
+                       const Update<T>& update, int thread) {
+    PackedNetwork<T>& all = packed(net);
+    const auto [l, first] = all.update_tasks[size_t(task)];
+    const MlpLayer& layer = net.layer(l);
+    const int64_t last = std::min(layer.rows(), first + all.kWeightRows);
+    const RowProduct<T> product(layer.inputs, end - begin);
+    T* const grad = all.weight_grad(l, first);
+    UpdateWeight<T> spend = update_weight(net, l, update);
+    if (begin == 0) net.clear_sums(l, first, last);
+    with_gradient(net, l, rows, 0, false, [&, l = l, first = first](const Operand<T>& g) {
+      product.accumulate(g, net.sums_of(l), begin, all.inputs(l).panels.data(), first, last, grad, begin > 0,
+                         end == rows.count ? &spend : nullptr, scratch_of(thread));
     });
+    if (end < rows.count) return;
+    spend.whole_rows(grad, product.ld(), first, int(last - first));
+    update_bias(net, l, first, last, update);
+    limit_norms(net, l, first, last);
   }
 
   UpdateWeight<T> update_weight(Network<T>& net, int l, const Update<T>& update) {

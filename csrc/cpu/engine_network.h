@@ -64,11 +64,11 @@ class Network {
     if (layer(l).bias >= 0) std::copy_n(param(layer(l).bias), layer(l).rows(), biases[size_t(l)].data());
   }
 
-  // Where the sums of rows [first, last) of layer l's weight gradient go, minus `first`; null without a bias.
+  // Of the rows of layer l's weight gradient; null without a bias.
+  double* sums_of(int l) { return layer(l).bias < 0 ? nullptr : sums[size_t(l)].data(); }
   double* clear_sums(int l, int64_t first, int64_t last) {
-    if (layer(l).bias < 0) return nullptr;
     std::fill(sums[size_t(l)].begin() + first, sums[size_t(l)].begin() + last, 0.0);
-    return sums[size_t(l)].data();
+    return sums_of(l);
   }
 
   Update<T> update(int64_t number, int64_t epoch) const {

@@ -78,23 +78,17 @@ class PackedNetwork {
   }
 
   // layers: how many are products; rows: of the pass whose gradients are spent.
-  PackedNetwork(const Mlp& mlp, int layers, int64_t rows, bool into_input) : mlp_(mlp) {
-    int64_t inputs = 0;
-    for (int l = 0; l < layers; ++l) inputs += rows * (layer(l).inputs + kTileCols<T>);
+  PackedNetwork(const Mlp& mlp, int layers, int64_t rows, bool into_input) : steps(even_part(rows, kSteps)), mlp_(mlp) {
     for (int l = 0; l < layers; ++l) {
       forward_.emplace_back(layer(l).outputs, layer(l).inputs);
       add_panels(forward_.back(), l, forward_tasks_);
       backward_.emplace_back(layer(l).inputs, layer(l).outputs);
       if (l > 0 || into_input) add_panels(backward_.back(), l, backward_tasks_);
-      if (inputs > kMostInputs) continue;
-      inputs_.emplace_back(layer(l).inputs, rows);
-      add_panels(inputs_.back(), l, input_tasks);
+      inputs_.emplace_back(layer(l).inputs, steps);
+      weight_grads_.emplace_back().resize(layer(l).outputs * inputs_.back().product.ld());
       for (int64_t row = 0; row < layer(l).outputs; row += kWeightRows) update_tasks.push_back({l, row});
     }
   }
-
-  // Whether the gradients of all weights are one phase.
-  bool joint() const { return !update_tasks.empty(); }
 
   int64_t weight_tasks() const { return int64_t(forward_tasks_.size() + backward_tasks_.size()); }
   void pack_weight(int64_t task, T* scratch) {
@@ -109,7 +103,9 @@ class PackedNetwork {
 
   Packed<T>& forward(int l) { return forward_[size_t(l)]; }
   Packed<T>& backward(int l) { return backward_[size_t(l)]; }
+  // The inputs of layer l in one of the sums that its weight's gradient is made of, and rows of the gradient.
   Packed<T>& inputs(int l) { return inputs_[size_t(l)]; }
+  T* weight_grad(int l, int64_t row) { return weight_grads_[size_t(l)].data() + row * inputs(l).product.ld(); }
 
   // Elements, for any of the products with so many rows at a time.
   int64_t scratch(int64_t rows) const {
@@ -120,14 +116,22 @@ class PackedNetwork {
     return most;
   }
 
-  static constexpr int64_t kWeightRows = 24;
+  static constexpr int64_t kWeightRows = 24, kStepsAtOnce = 32;
 
-  std::vector<Task> input_tasks, update_tasks;
+  const int64_t steps;  // of the batch, in one of those sums
+  std::vector<Task> update_tasks;
 
  private:
-  static constexpr int64_t kFewWeights = 1 << 16, kMostWeights = 1 << 20, kMostInputs = 1 << 20;
+  static constexpr int64_t kFewWeights = 1 << 16, kMostWeights = 1 << 20;
+  static constexpr int64_t kSteps = 512;
 
   const MlpLayer& layer(int l) const { return mlp_.layers[size_t(l)]; }
+
+  // rows in equal parts of at most half more than `size`.
+  static int64_t even_part(int64_t rows, int64_t size) {
+    const int64_t parts = rows <= size * 3 / 2 ? 1 : (rows + size - 1) / size;
+    return (rows + parts - 1) / parts;
+  }
 
   static void add_panels(const Packed<T>& packed, int l, std::vector<Task>& tasks) {
     for (int64_t panel = 0; panel < packed.product.panels(); ++panel) tasks.push_back({l, panel});
@@ -135,6 +139,7 @@ class PackedNetwork {
 
   const Mlp& mlp_;
   std::vector<Packed<T>> forward_, backward_, inputs_;
+  std::vector<Lines<T>> weight_grads_;
   std::vector<Task> forward_tasks_, backward_tasks_;
 };
 

@@ -389,18 +389,45 @@ void RowProduct<T>::pack(const Operand<T>& b, int64_t panel, T* packed, T* scrat
 }
 
 template <class T>
-void RowProduct<T>::multiply(const Gemm<T>& p, const T* packed, int64_t first, int64_t last, T* scratch) const {
+void RowProduct<T>::pack_steps(const Operand<T>& b, int64_t inner, int64_t first, int64_t last, T* packed,
+                               T* scratch) const {
+  constexpr int64_t kC = kTileCols<T>, kSteps = 8, kCols = kPackBuffer<T> / kSteps / kC * kC;
+  for (int64_t step = first; step < last;) {
+    const int64_t block = step / inner_block_ * inner_block_;
+    const int64_t count = std::min({kSteps, last - step, block + inner_block_ - step});
+    for (int64_t begin = 0; begin < n_; begin += kCols) {
+      const int64_t cols = std::min(kCols, n_ - begin);
+      int64_t ld = cols;
+      const T* source = b.in_place(inner + step, int(count), begin, &ld);
+      if (!source) {
+        b.block(inner + step, int(count), begin, int(cols), scratch, cols);
+        source = scratch, ld = cols;
+      }
+      for (int64_t j = 0; j < cols; j += kC) {
+        T* const panel = packed + block * ld_ + (begin + j) * inner_at(block) + (step - block) * kC;
+        if (j + kC <= cols)
+          copy_rows<kC>(source + j, ld, count, panel);
+        else
+          copy_short_rows(source + j, ld, count, int(cols - j), int(kC), panel);
+      }
+    }
+    step += count;
+  }
+}
+
+template <class T>
+void RowProduct<T>::accumulate(const Operand<T>& operand, double* a_sum, int64_t inner, const T* packed, int64_t first,
+                               int64_t last, T* c, bool begun, const Epilogue<T>* next, T* scratch) const {
   constexpr int64_t kR = kRegisterRows, kC = kTileCols<T>;
   const auto rows_at = [last](int64_t i) { return int(std::min<int64_t>(kRegisterRows, last - i)); };
   T* const a = scratch;
   T* const buffer = a + round_up_to_line<T>(ceil_div(last - first, kR) * kR * k_);
-  T* const c = buffer + round_up_to_line<T>(kPackBuffer<T>);
   for (int64_t i = first; i < last; i += kR) {
     T* const panel = a + (i - first) * k_;
-    pack_panel(*p.a, i, rows_at(i), kR, 0, k_, panel, buffer);
-    if (p.a_sum) add_panel_sums(panel, k_, rows_at(i), p.a_sum + i);
+    pack_panel(operand, i, rows_at(i), kR, inner, k_, panel, buffer);
+    if (a_sum) add_panel_sums(panel, k_, rows_at(i), a_sum + i);
   }
-  const int streams = p.epilogue->streams();
+  const int streams = next ? next->streams() : 0;
   const int64_t calls = panels() * ceil_div(last - first, kR);
   const int64_t share = ceil_div((last - first) * n_ * streams, calls);
   int64_t call = 0;
@@ -409,15 +436,23 @@ void RowProduct<T>::multiply(const Gemm<T>& p, const T* packed, int64_t first, i
       for (int64_t i = first; i < last; i += kR, ++call)
         micro_kernel_for<T>(rows_at(i), int(std::min<int64_t>(kC, n_ - j)))(
             inner_at(k), a + (i - first) * k_ + k * kR, packed + k * ld_ + j * inner_at(k), c + (i - first) * ld_ + j,
-            ld_, k > 0,
-            streams == 0 ? Fetch{} : part_of_stream(p, int(call % streams), first, call / streams * share, share));
+            ld_, begun || k > 0,
+            streams == 0 ? Fetch{} : part_of_stream(*next, int(call % streams), first, call / streams * share, share));
+}
+
+template <class T>
+void RowProduct<T>::multiply(const Gemm<T>& p, const T* packed, int64_t first, int64_t last, T* scratch) const {
+  const int64_t panels = ceil_div(last - first, kRegisterRows);
+  T* const c = scratch + round_up_to_line<T>(panels * kRegisterRows * k_) + round_up_to_line<T>(kPackBuffer<T>);
+  accumulate(*p.a, p.a_sum, 0, packed, first, last, c, false, p.epilogue, scratch);
   p.epilogue->whole_rows(c, ld_, first, int(last - first));
 }
 
 // `share` elements of a stream of the epilogue, from row `first` and an offset on.
 template <class T>
-Fetch RowProduct<T>::part_of_stream(const Gemm<T>& p, int stream, int64_t first, int64_t offset, int64_t share) const {
-  const char* rows = reinterpret_cast<const char*>(p.epilogue->stream(stream, first));
+Fetch RowProduct<T>::part_of_stream(const Epilogue<T>& next, int stream, int64_t first, int64_t offset,
+                                    int64_t share) const {
+  const char* rows = reinterpret_cast<const char*>(next.stream(stream, first));
   constexpr int64_t kPiece = 128;
   return {rows + offset * int64_t(sizeof(T)), kPiece, ceil_div(share * int64_t(sizeof(T)), kPiece), 1, 0};
 }

@@ -94,8 +94,15 @@ class RowProduct {
   void pack(const Operand<T>& b, int64_t panel, T* packed, T* scratch) const;
   void multiply(const Gemm<T>& problem, const T* packed, int64_t first, int64_t last, T* scratch) const;
 
+  // For a sum that is made of several, each over k steps from `inner` on: those of the steps [first, last), which lie
+  // along the rows of B, packed; and c (last - first, ld()) = [c +] this sum's share of rows [first, last).
+  int64_t ld() const { return ld_; }
+  void pack_steps(const Operand<T>& b, int64_t inner, int64_t first, int64_t last, T* packed, T* scratch) const;
+  void accumulate(const Operand<T>& a, double* a_sum, int64_t inner, const T* packed, int64_t first, int64_t last, T* c,
+                  bool begun, const Epilogue<T>* next, T* scratch) const;
+
  private:
-  Fetch part_of_stream(const Gemm<T>& problem, int stream, int64_t first, int64_t offset, int64_t share) const;
+  Fetch part_of_stream(const Epilogue<T>& next, int stream, int64_t first, int64_t offset, int64_t share) const;
   int64_t inner_at(int64_t k) const { return std::min(inner_block_, k_ - k); }
 
   int64_t n_, k_, col_panels_, ld_, inner_block_;
