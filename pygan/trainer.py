@@ -297,8 +297,6 @@ class Trainer:
             warnings.warn(f'engine="auto" is composed here, the slower one: {reason}', stacklevel=2)
         recorder = Recorder(self.iteration, torch.empty((), device=self.device, dtype=self.dtype))
         last_good = LastGood(self) if rollback else None
-        self.generator.train()
-        self.discriminator.train()
         with interrupts_deferred() as interrupted, TorchRandomness.installed(self.torch_randomness):
             batches = self._run_native if engine == "native" else self._run_composed
             for news, bad in batches(iterations, recorder, interrupted):
@@ -317,8 +315,10 @@ class Trainer:
     def _follow_networks(self) -> None:
         """Train what the networks are now: parameters may have been replaced by others of the same shapes.
 
-        Data may have moved, too, but not grown.
+        Data may have moved, too, but not grown. A callback may have left a network in evaluation mode.
         """
+        self.generator.train()
+        self.discriminator.train()
         self._g.follow(self.generator.parameters(), "generator")
         self._d.follow(self.discriminator.parameters(), "discriminator")
         if self._values.shape != self._shape:

@@ -474,6 +474,18 @@ def test_data_that_grow_during_a_run_get_a_sentence(device, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["native", "composed"])
+def test_a_callback_may_leave_evaluation_mode(device, engine, monkeypatch):
+    monkeypatch.setattr("pygan.trainer._SECONDS_OF_A_CALL", 0.0)
+    monkeypatch.setattr("pygan.history.Recorder.due", lambda recorder: True)
+    one, other = trainers(device, "dropout", engines=(engine, engine))
+    one.run(3)
+    calls = []
+    other.run(3, callback=lambda trainer, news: calls.append((trainer.generator.eval(), trainer.discriminator.eval())))
+    assert len(calls) == 3
+    assert_equal(one, other, 0.0)
+
+
+@pytest.mark.parametrize("engine", ["native", "composed"])
 def test_a_run_inside_a_run_gets_a_sentence(device, engine):
     (trainer,) = trainers(device, engines=(engine,))
     with pytest.raises(RuntimeError, match="this trainer is running"):

@@ -47,8 +47,8 @@ class NativeEngine : public Engine {
     workers_ = &team;
     int64_t scratch = int64_t(Head<T>::scratch(d_.layer(d_.last()).inputs));
     for (const PackedNetwork<T>& packed : packed_) scratch = std::max(scratch, packed.scratch(part_rows_));
-    thread_scratch_ = Lines<T>::round_up(scratch);
-    scratch_.resize(team.threads * thread_scratch_);
+    thread_scratch_ = int64_t(Workspace::bytes_for<T>(size_t(scratch)) / sizeof(T));
+    scratch_.resize(size_t(team.threads * thread_scratch_));
     for (Network<T>* network : {&g_, &d_})
       for (int l = 0; l <= network->last(); ++l) network->copy_bias(l);
     const auto start = std::chrono::steady_clock::now();
@@ -529,11 +529,11 @@ class NativeEngine : public Engine {
   const bool small_;
   Network<T> g_, d_;
   const Workers* workers_ = nullptr;
-  std::vector<T> z_;
+  Buffer<T> z_;
   std::vector<int64_t> indices_;  // of the minibatch's rows
   std::vector<T> head_sums_, head_total_;
   std::vector<HeadStatistics> head_statistics_;
-  Lines<T> scratch_;  // of threads
+  Buffer<T> scratch_;  // of threads
   int64_t thread_scratch_ = 0;
   std::vector<Dense<T>> pieces_;
   std::vector<const Operand<T>*> piece_operands_;

@@ -6,8 +6,12 @@
 
 #include "../core/training.h"
 #include "engine_epilogues.h"
+#include "workspace.h"
 
 namespace pygan::cpu::PYGAN_ISA {
+
+template <class T>
+using Buffer = std::vector<T, Allocator<T>>;
 
 // The rows of a pass through a network.
 struct Rows {
@@ -42,7 +46,7 @@ class Network {
       y[size_t(l)].resize(size_t(rows * layer.outputs));
       if (layer.is_maxout()) argmax[size_t(l)].resize(size_t(rows * layer.outputs));
     }
-    for (std::vector<T>& buffer : grads) buffer.resize(size_t(grad_rows * widest));
+    for (Buffer<T>& buffer : grads) buffer.resize(size_t(grad_rows * widest));
     widest_ = widest;
   }
 
@@ -89,10 +93,10 @@ class Network {
   }
 
   const Mlp mlp;
-  std::vector<std::vector<T>> y;
+  std::vector<Buffer<T>> y;
   std::vector<std::vector<uint8_t>> argmax;
   std::vector<std::vector<T>> biases;  // padded to whole tiles
-  std::vector<std::vector<T>> grads;
+  std::vector<Buffer<T>> grads;
   std::vector<std::vector<double>> sums;  // of gradients, by row of a weight
 
  private:

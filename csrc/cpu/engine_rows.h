@@ -12,25 +12,6 @@
 
 namespace pygan::cpu::PYGAN_ISA {
 
-// Whole cache lines, aligned.
-template <class T>
-class Lines {
- public:
-  void resize(int64_t elements) { lines_.resize(size_t(round_up(elements)) * sizeof(T) / kBytes); }
-  T* data() { return reinterpret_cast<T*>(lines_.data()); }
-  static int64_t round_up(int64_t elements) {
-    constexpr int64_t kElements = kBytes / int64_t(sizeof(T));
-    return (elements + kElements - 1) / kElements * kElements;
-  }
-
- private:
-  static constexpr size_t kBytes = 64;
-  struct alignas(kBytes) Line {
-    char bytes[kBytes];
-  };
-  std::vector<Line> lines_;
-};
-
 // Rows [first, last) of a pass, and a thread's scratch.
 template <class T>
 struct Part {
@@ -43,9 +24,9 @@ struct Part {
 template <class T>
 struct Packed {
   RowProduct<T> product;
-  Lines<T> panels;
+  Buffer<T> panels;
 
-  Packed(int64_t n, int64_t k) : product(n, k) { panels.resize(product.packed()); }
+  Packed(int64_t n, int64_t k) : product(n, k) { panels.resize(size_t(product.packed())); }
 
   void pack(const Operand<T>& b, int64_t panel, T* scratch) { product.pack(b, panel, panels.data(), scratch); }
   // The product's B is what was packed.
@@ -85,7 +66,7 @@ class PackedNetwork {
       backward_.emplace_back(layer(l).inputs, layer(l).outputs);
       if (l > 0 || into_input) add_panels(backward_.back(), l, backward_tasks_);
       inputs_.emplace_back(layer(l).inputs, steps);
-      weight_grads_.emplace_back().resize(layer(l).outputs * inputs_.back().product.ld());
+      weight_grads_.emplace_back(size_t(layer(l).outputs * inputs_.back().product.ld()));
       for (int64_t row = 0; row < layer(l).outputs; row += kWeightRows) update_tasks.push_back({l, row});
     }
   }
@@ -139,7 +120,7 @@ class PackedNetwork {
 
   const Mlp& mlp_;
   std::vector<Packed<T>> forward_, backward_, inputs_;
-  std::vector<Lines<T>> weight_grads_;
+  std::vector<Buffer<T>> weight_grads_;
   std::vector<Task> forward_tasks_, backward_tasks_;
 };
 

@@ -1,16 +1,7 @@
 #include "workspace.h"
 
-#include <cstdlib>
-#include <new>
-
 namespace pygan::cpu {
 namespace {
-
-char* allocate(size_t bytes) {
-  void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-  if (!memory) throw std::bad_alloc();
-  return static_cast<char*>(memory);
-}
 
 struct Kept {
   char* memory = nullptr;
@@ -26,14 +17,14 @@ thread_local Kept kept;
 Workspace::Workspace(size_t bytes) : borrowed_(bytes <= kKept && !kept.lent) {
   if (bytes == 0) bytes = 64;
   if (!borrowed_) {
-    begin_ = next_ = allocate(bytes);
+    begin_ = next_ = static_cast<char*>(allocate(bytes));
     return;
   }
   if (bytes > kept.bytes) {
     std::free(kept.memory);
     kept.memory = nullptr;
     kept.bytes = 0;
-    kept.memory = allocate(bytes);
+    kept.memory = static_cast<char*>(allocate(bytes));
     kept.bytes = bytes;
   }
   kept.lent = true;

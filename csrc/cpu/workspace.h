@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "memory.h"
+
 namespace pygan::cpu {
 
 // 64-byte aligned scratch for the lifetime of the object. One buffer per calling thread is kept and reused; a
