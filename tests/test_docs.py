@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -17,3 +19,9 @@ def test_links_and_paths_exist(page):
     paths = re.findall(r"`((?:csrc|pygan|tests|tools|benchmarks|docs|\.ci)/[\w./-]*\.\w+)`", text)
     missing += [path for path in paths if not (ROOT / path).exists()]
     assert not missing
+
+
+def test_tables_are_those_of_the_results():
+    check = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    result = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
