@@ -145,7 +145,7 @@ def studied(monkeypatch):
 
 
 def test_the_losses_and_what_was_measured_are_drawn(tmp_path, drawn, studied):
-    assert figures.generator_losses(tmp_path / "losses.png") == tmp_path / "losses.png"
+    assert figures.generator_losses(tmp_path / "losses.png") == [tmp_path / "losses.png"]
     values, derivatives, norms = drawn[0].axes
     minimax, non_saturating = (line for line in values.lines if not line.get_label().startswith("_"))
     assert minimax.get_label().startswith("minimax")

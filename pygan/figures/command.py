@@ -57,7 +57,7 @@ def run(
     elif name == "1":
         return _game(paths, iterations, seed or 0, animation)
     else:
-        draw = _losses(recipe or "digits", seed or 0)
+        return _losses(paths, recipe or "digits", seed or 0)
     return [*films, *(draw(path) for path in paths)]
 
 
@@ -84,10 +84,10 @@ def _game(paths: list[Path], iterations: int | None, seed: int, animation: Path 
     return figures.figure_1(*paths, animation=animation, seed=seed, **options)
 
 
-def _losses(recipe: str, seed: int) -> Callable[[Path], Path]:
+def _losses(paths: list[Path], recipe: str, seed: int) -> list[Path]:
     from pygan import figures
 
-    return lambda path: figures.generator_losses(path, recipe=recipe, seed=seed)
+    return figures.generator_losses(*paths, recipe=recipe, seed=seed)
 
 
 def _of_run(name: str, run: Path) -> Callable[[Path], Path]:

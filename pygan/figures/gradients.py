@@ -25,7 +25,9 @@ _LOSSES = {
 }
 
 
-def generator_losses(path: str | os.PathLike, *, recipe: str = "digits", steps: int = 1000, seed: int = 0) -> Path:
+def generator_losses(
+    path: str | os.PathLike, *more: str | os.PathLike, recipe: str = "digits", steps: int = 1000, seed: int = 0
+) -> list[Path]:
     """Writes the generator's losses, their gradients, and both measured on a real generator.
 
     Left: each loss against D(G(z)), whose axis is even in the logit. Middle: the size of its derivative by the
@@ -35,25 +37,26 @@ def generator_losses(path: str | os.PathLike, *, recipe: str = "digits", steps: 
 
     Args:
         path: a .png, .pdf or .svg file in a folder that exists; replaced whole if it is there.
+        more: likewise, of the same picture.
         recipe: whose networks and data are measured; by default the 8 x 8 digits.
         steps: of the discriminator, at least 2.
         seed: of networks, data order and noise.
 
     Returns:
-        path.
+        The files that were written.
 
     Raises:
         ValueError: another suffix, an unknown recipe, or a number out of its range.
-        FileNotFoundError: the folder does not exist.
+        FileNotFoundError: a folder does not exist.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     generator_losses(f"{folder}/losses.png", recipe="ring8", steps=5).name
-    'losses.png'
+    ...     [path.name for path in generator_losses(f"{folder}/losses.png", recipe="ring8", steps=5)]
+    ['losses.png']
 
     Source: the paper, section 3; Arjovsky and Bottou 2017, figure 2 (the measurement).
     """
-    path, seed = check_path(path), check_seed(seed)
+    paths, seed = [check_path(path) for path in (path, *more)], check_seed(seed)
     study = gradient_study(recipe=recipe, steps=check_whole(steps, "steps", least=2), seed=seed)
     with style():
         figure = new_figure(12, 4)
@@ -74,8 +77,9 @@ def generator_losses(path: str | os.PathLike, *, recipe: str = "digits", steps: 
         _probabilities(derivatives)
         _measured(norms, study, recipe)
         figure.legend(*values.get_legend_handles_labels(), loc="upper center", ncols=2, borderaxespad=0.3)
-        save(figure, path)
-    return path
+        for path in paths:
+            save(figure, path)
+    return paths
 
 
 def _probabilities(axes: Axes) -> None:
