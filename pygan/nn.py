@@ -15,7 +15,7 @@ from pygan._names import check_name, check_number, check_whole, check_wholes
 __all__ = ["ACTIVATIONS", "MLP", "FusedLinear", "Maxout", "flatten_", "logit", "uniform_"]
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus")
-_MOST_PIECES = 256  # the winner is kept in a byte
+MOST_PIECES = 256  # the winner is kept in a byte
 
 
 class FusedLinear(nn.Linear):
@@ -406,8 +406,8 @@ def _check_slope(slope: float) -> float:
 
 
 def _check_pieces(pieces: int) -> int:
-    if check_whole(pieces, "pieces") > _MOST_PIECES:
-        raise ValueError(f"pieces must be at most {_MOST_PIECES}, got {pieces}")
+    if check_whole(pieces, "pieces") > MOST_PIECES:
+        raise ValueError(f"pieces must be at most {MOST_PIECES}, got {pieces}")
     return int(pieces)
 
 

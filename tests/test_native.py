@@ -179,13 +179,13 @@ def test_batches_of_any_size(device, batch, networks):
     ("networks", "batch"),
     [
         ((([20, 300, 260], {"output": "tanh", "dropout": 0.2}), ([260, 200, 30, 1], {"dropout": 0.3})), 40),
-        ((([20, 70, 60], {"output": "tanh", "dropout": 0.2}), ([60, 50, 30, 1], {"dropout": 0.3})), 150),
+        ((([20, 70, 60], {"output": "tanh", "dropout": 0.2}), ([60, 50, 30, 1], {"dropout": 0.3})), 401),
     ],
     ids=["large", "small"],
 )
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_threads_do_not_change_the_bits(device, networks, batch, update):
-    data = torch.linspace(0, 30, 160 * networks[1][0][0]).sin().view(160, -1)
+    data = torch.linspace(0, 30, 450 * networks[1][0][0]).sin().view(450, -1)
     states, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):

@@ -1,5 +1,5 @@
 // The native engine: Algorithm 1 as a sequence of products, each of whose operands is made while it is packed and
-// whose results are spent tile by tile. The order of everything is pygan/trainer.py's.
+// whose results are spent while they are in a cache. The order of everything is pygan/trainer.py's.
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -29,8 +29,9 @@ class NativeEngine : public Engine {
     const int64_t k = d_.layer(d_.last()).inputs;
     int64_t blocks = Head<T>::blocks(2 * m_, k);
     if (small_) {
-      // several for each thread, of few rows where there are few
-      part_rows_ = std::clamp<int64_t>(3 * m_ / (4 * kRegisterRows), 1, kMostRows / kRegisterRows) * kRegisterRows;
+      // an even number, alike: the generator's step shares out just these
+      const int64_t pairs = (m_ + 2 * kMostRows - 1) / (2 * kMostRows);
+      part_rows_ = std::max<int64_t>(kRegisterRows, (m_ + 2 * pairs - 1) / (2 * pairs));
       parts_of_m_ = (m_ + part_rows_ - 1) / part_rows_;
       blocks = 2 * parts_of_m_;
       packed_.reserve(2);
@@ -312,7 +313,7 @@ class NativeEngine : public Engine {
       f(Dense<T>(g, by_row));
   }
 
-  // From the gradient of layer l's outputs to that of its input, all rows or a part of them.
+  // From the gradient of layer l's pre-activations to that of its input, all rows or a part of them.
   void backward_layer(Network<T>& net, int l, const Rows& rows, int64_t grad_row, InputGrad<T>& next,
                       const Part<T>* part) {
     const MlpLayer& layer = net.layer(l);
@@ -367,11 +368,11 @@ class NativeEngine : public Engine {
   // The gradients of all weights, summed over some rows of the batch at a time.
   void update_layers_at_once(Network<T>& net, const Source<T>& source, const Rows& rows, const Update<T>& update) {
     const int64_t steps = packed(net).steps;
+    double weights = 0;
+    for (int l = 0; l < net.kept(); ++l) weights += double(net.layer(l).weights());
     for (int64_t begin = 0; begin < rows.count; begin += steps) {
       const int64_t end = std::min(rows.count, begin + steps);
       pack_inputs(net, source, rows, begin, end);
-      double weights = 0;
-      for (int l = 0; l < net.kept(); ++l) weights += double(net.layer(l).weights());
       workers_->each(int64_t(packed(net).update_tasks.size()), 2.0 * double(end - begin) * weights,
                      [&](int64_t task, int thread) { sum_weight_grad(net, task, rows, begin, end, update, thread); });
     }
@@ -398,7 +399,7 @@ class NativeEngine : public Engine {
     PackedNetwork<T>& all = packed(net);
     const auto [l, first] = all.update_tasks[size_t(task)];
     const MlpLayer& layer = net.layer(l);
-    const int64_t last = std::min(layer.rows(), first + all.kWeightRows);
+    const int64_t last = std::min(layer.rows(), first + all.weight_rows(l));
     const RowProduct<T> product(layer.inputs, end - begin);
     T* const grad = all.weight_grad(l, first);
     UpdateWeight<T> spend = update_weight(net, l, update);
@@ -522,7 +523,6 @@ class NativeEngine : public Engine {
   }
 
   static constexpr int64_t kMostRows = 48;  // of a part
-  static constexpr double kPackCost = 12;   // of an element, in the time of a FLOP of a product
 
   const Training t_;
   const int64_t m_;

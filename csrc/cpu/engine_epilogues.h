@@ -71,7 +71,7 @@ struct Update {
   }
 };
 
-// A weight's gradient is spent as soon as some of it is there.
+// A weight's gradient is spent as soon as some rows of it are whole.
 template <class T>
 class UpdateWeight : public Epilogue<T> {
  public:

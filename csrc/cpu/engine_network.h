@@ -31,23 +31,23 @@ struct Source {
 template <class T>
 class Network {
  public:
-  // rows: of outputs, and of gradients, of which those of two layers are kept or, `all_grads`, those of all.
+  // rows: of outputs, and of gradients, which lie in two buffers by turns or, `all_grads`, in one for each layer.
   Network(const Mlp& mlp, int kept_layers, int64_t rows, int64_t grad_rows, bool all_grads)
       : mlp(mlp), y(size_t(kept_layers)), argmax(size_t(kept_layers)), biases(mlp.layers.size()) {
-    int64_t widest = 0;
     grads.resize(size_t(std::max(1, all_grads ? kept_layers : std::min(kept_layers, 2))));
     sums.resize(mlp.layers.size());
+    std::vector<int64_t> widest(grads.size(), 0);
     for (int l = 0; l < int(mlp.layers.size()); ++l) {
       const MlpLayer& layer = mlp.layers[size_t(l)];
       sums[size_t(l)].resize(size_t(layer.rows()));
       if (layer.bias >= 0) biases[size_t(l)].assign(size_t(layer.rows() + kTileCols<T>), T(0));
       if (l >= kept_layers) continue;
-      widest = std::max(widest, layer.outputs);
+      int64_t& width = widest[size_t(l) % grads.size()];
+      width = std::max(width, layer.outputs);
       y[size_t(l)].resize(size_t(rows * layer.outputs));
       if (layer.is_maxout()) argmax[size_t(l)].resize(size_t(rows * layer.outputs));
     }
-    for (Buffer<T>& buffer : grads) buffer.resize(size_t(grad_rows * widest));
-    widest_ = widest;
+    for (size_t i = 0; i < grads.size(); ++i) grads[i].resize(size_t(grad_rows * widest[i]));
   }
 
   const MlpLayer& layer(int l) const { return mlp.layers[size_t(l)]; }
@@ -55,8 +55,9 @@ class Network {
   int kept() const { return int(y.size()); }
   T* outputs(int l, int64_t row = 0) { return y[size_t(l)].data() + row * layer(l).outputs; }
   uint8_t* winners(int l, int64_t row) { return argmax[size_t(l)].data() + row * layer(l).outputs; }
-  // The gradient of layer l's outputs; only that of the layer above may be needed beside it.
-  T* grad(int l, int64_t row) { return grads[size_t(l) % grads.size()].data() + row * widest_; }
+  // The gradient of layer l's pre-activations (of a maxout layer's outputs). Without `all_grads` that of the layer above
+  // is overwritten by that of the layer below.
+  T* grad(int l, int64_t row) { return grads[size_t(l) % grads.size()].data() + row * layer(l).outputs; }
   T* param(int64_t at) const { return static_cast<T*>(mlp.params) + at; }
   T* state1(int64_t at) const { return static_cast<T*>(mlp.state1) + at; }
   T* state2(int64_t at) const { return mlp.state2 ? static_cast<T*>(mlp.state2) + at : nullptr; }
@@ -98,9 +99,6 @@ class Network {
   std::vector<std::vector<T>> biases;  // padded to whole tiles
   std::vector<Buffer<T>> grads;
   std::vector<std::vector<double>> sums;  // of gradients, by row of a weight
-
- private:
-  int64_t widest_;
 };
 
 }  // namespace pygan::cpu::PYGAN_ISA

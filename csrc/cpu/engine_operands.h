@@ -16,15 +16,8 @@ class DataRows : public Operand<T> {
       : Operand<T>(inner_is_col), data_(data), indices_(indices) {}
 
   void block(int64_t row, int rows, int64_t col, int cols, T* out, int64_t ld) const override {
-    const int64_t size = data_.bytes ? 1 : int64_t(sizeof(T));
-    const char* const data = static_cast<const char*>(data_.rows);
     for (int r = 0; r < rows; ++r) {
       const int64_t first = indices_[row + r] * data_.dim + col;
-      if (r + kAhead < rows) {
-        const char* next = data + (indices_[row + r + kAhead] * data_.dim + col) * size;
-        __builtin_prefetch(next);
-        __builtin_prefetch(next + 64);
-      }
       if (data_.bytes) {
         const uint8_t* in = static_cast<const uint8_t*>(data_.rows) + first;
         const T low = T(data_.low), scale = T(data_.scale);
@@ -37,9 +30,6 @@ class DataRows : public Operand<T> {
   }
 
  private:
-  // Rows lie anywhere, which the hardware cannot guess.
-  static constexpr int kAhead = 12;
-
   TrainingData data_;
   const int64_t* indices_;
 };

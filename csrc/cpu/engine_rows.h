@@ -52,7 +52,7 @@ class PackedNetwork {
     int64_t weights = 0;
     for (const Mlp* mlp : {&generator, &discriminator})
       for (const MlpLayer& layer : mlp->layers) {
-        if (layer.is_maxout()) return false;
+        if (layer.is_maxout() || std::max(layer.inputs, layer.outputs) > kWidest) return false;
         weights += layer.weights();
       }
     return weights <= std::clamp(batch * 1024, kFewWeights, kMostWeights);
@@ -67,7 +67,7 @@ class PackedNetwork {
       if (l > 0 || into_input) add_panels(backward_.back(), l, backward_tasks_);
       inputs_.emplace_back(layer(l).inputs, steps);
       weight_grads_.emplace_back(size_t(layer(l).outputs * inputs_.back().product.ld()));
-      for (int64_t row = 0; row < layer(l).outputs; row += kWeightRows) update_tasks.push_back({l, row});
+      for (int64_t row = 0; row < layer(l).outputs; row += weight_rows(l)) update_tasks.push_back({l, row});
     }
   }
 
@@ -78,7 +78,7 @@ class PackedNetwork {
     const Task& t = down ? backward_tasks_[size_t(task - forward)] : forward_tasks_[size_t(task)];
     const MlpLayer& of = layer(t.layer);
     const T* const weight = static_cast<const T*>(mlp_.params) + of.weight;
-    const Dense<T> operand(Matrix{const_cast<T*>(weight), of.outputs, of.inputs, of.inputs, 1}, !down);
+    const Dense<T> operand(Matrix{weight, of.outputs, of.inputs, of.inputs, 1}, !down);
     (down ? backward_ : forward_)[size_t(t.layer)].pack(operand, t.at, scratch);
   }
 
@@ -97,22 +97,24 @@ class PackedNetwork {
     return most;
   }
 
-  static constexpr int64_t kWeightRows = 24, kStepsAtOnce = 32;
+  static constexpr int64_t kStepsAtOnce = 32;
+
+  // Of a gradient of layer l, in a task: an even number of tasks, alike.
+  int64_t weight_rows(int l) const {
+    const int64_t rows = layer(l).outputs, pairs = (rows + 2 * kWeightRows - 1) / (2 * kWeightRows);
+    return std::max<int64_t>(kRegisterRows, (rows + 2 * pairs - 1) / (2 * pairs));
+  }
 
   const int64_t steps;  // of the batch, in one of those sums
   std::vector<Task> update_tasks;
 
  private:
+  static constexpr int64_t kWeightRows = 24;
   static constexpr int64_t kFewWeights = 1 << 16, kMostWeights = 1 << 20;
+  static constexpr int64_t kWidest = 4096;  // of rows that a part holds dozens of
   static constexpr int64_t kSteps = 512;
 
   const MlpLayer& layer(int l) const { return mlp_.layers[size_t(l)]; }
-
-  // rows in equal parts of at most half more than `size`.
-  static int64_t even_part(int64_t rows, int64_t size) {
-    const int64_t parts = rows <= size * 3 / 2 ? 1 : (rows + size - 1) / size;
-    return (rows + parts - 1) / parts;
-  }
 
   static void add_panels(const Packed<T>& packed, int l, std::vector<Task>& tasks) {
     for (int64_t panel = 0; panel < packed.product.panels(); ++panel) tasks.push_back({l, panel});

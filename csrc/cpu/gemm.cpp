@@ -18,7 +18,6 @@ namespace {
 
 // Sums over k go in blocks: a panel of B stays in cache, and rounding errors grow with the block.
 constexpr int64_t kInnerBlock = 256;
-constexpr double kPackCost = 12;  // of an element, in the time of a FLOP
 // Elements of A packed at a time, and the rows that are worth packing B for.
 constexpr int64_t kChunkElements = 1 << 20;
 constexpr int64_t kChunkRows = 960;
@@ -103,9 +102,6 @@ template <class T>
 int64_t round_up_to_line(int64_t count) {
   return ceil_div(count * int64_t(sizeof(T)), 64) * 64 / int64_t(sizeof(T));
 }
-
-// k in equal parts of at most half more than `size`.
-int64_t even_part(int64_t k, int64_t size) { return k <= size * 3 / 2 ? k : ceil_div(k, ceil_div(k, size)); }
 
 // Part of what a panel of an operand (pack_panel's arguments) lies in: `share` steps of the inner index, from
 // part * share on.

@@ -79,6 +79,14 @@ struct Fetch {
 void gemm(const Gemm<float>& problem);
 void gemm(const Gemm<double>& problem);
 
+constexpr double kPackCost = 12;  // of an element, in the time of a FLOP
+
+// k in equal parts of at most half more than `size`.
+inline int64_t even_part(int64_t k, int64_t size) {
+  const int64_t parts = k <= size * 3 / 2 ? 1 : (k + size - 1) / size;
+  return (k + parts - 1) / parts;
+}
+
 // The part of such a product that one thread does: B is packed whole, panel by panel, before; then come some rows of A
 // at a time. The epilogue takes whole rows, and there is one piece.
 template <class T>

@@ -1,4 +1,4 @@
-// Memory on large pages.
+// Memory that is aligned to cache lines, and large pieces of it to large pages.
 #pragma once
 
 #include <cstddef>

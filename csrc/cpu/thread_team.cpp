@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <new>
 #include <system_error>
 
 #if defined(__linux__)
@@ -62,9 +63,11 @@ class Patience {
 
 ThreadTeam::ThreadTeam(int threads) : Workers(threads, kWorth) {
   try {
+    others_.reserve(size_t(threads));
     for (int thread = 1; thread < threads; ++thread) others_.emplace_back([this, thread] { stay(thread); });
   } catch (const std::system_error&) {
     // The system gives no more: those that there are do the work, to the same bits.
+  } catch (const std::bad_alloc&) {
   }
 }
 

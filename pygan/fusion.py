@@ -1,0 +1,363 @@
+"""Other people's modules on pygan's ops: `fuse` changes how a module runs, not what it is."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from pygan import ops, random
+from pygan.nn import MOST_PIECES
+
+__all__ = ["Entry", "fuse", "fusions", "unfuse"]
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# The activations that the ops have, and the settings with which torch's are theirs.
+_ACTIVATIONS = {
+    nn.Identity: ("identity", lambda act: True),
+    nn.ReLU: ("relu", lambda act: True),
+    nn.LeakyReLU: ("leaky_relu", lambda act: act.negative_slope >= 0),
+    nn.Tanh: ("tanh", lambda act: True),
+    nn.Sigmoid: ("sigmoid", lambda act: True),
+    nn.ELU: ("elu", lambda act: act.alpha == 1),
+    nn.Softplus: ("softplus", lambda act: act.beta == 1 and act.threshold >= 20),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one linear layer.
+
+    Args:
+        name: of the layer in the module.
+        layers: the classes of the layer and of what was fused with it.
+        op: what runs them, or None.
+        reason: why they run as before; empty where they do not.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    op: str | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name:<16} {' + '.join(self.layers):<36} {self.op or 'left: ' + self.reason}"
+
+
+def fuse(module: nn.Module, *, verbose: bool = False) -> nn.Module:
+    """Run the linear layers of a module, with what follows them, as pygan's ops.
+
+    In every `nn.Sequential` inside (or of) the module, Linear, activation and Dropout, or Linear and
+    `nn.MaxPool1d(p)`, which is maxout with p pieces, become one op, and such layers in a row become one, too. The
+    module stays the object that it was, with its children, parameters, hooks and keys, and computes what it computed,
+    up to rounding and to the bits of its dropout masks (whose seed is drawn from torch's generator). Hooks that are
+    added and children that are exchanged later are seen at the next call.
+
+    Args:
+        module: any; it is changed in place.
+        verbose: print what `fusions` tells.
+
+    Returns:
+        The module.
+
+    Raises:
+        TypeError: module is no `nn.Module`.
+
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+    >>> fuse(net) is net, list(net.state_dict())
+    (True, ['0.weight', '0.bias', '2.weight', '2.bias'])
+    """
+    _check(module)
+    shared = _used_twice(module)
+    for container in list(module.modules()):
+        if _is_plain_sequential(container):
+            left = [name for name, child in container._modules.items() if id(child) in shared]
+            if any(isinstance(step, _Chain) for step in _steps(container, left)):
+                container.__class__ = _fused_class(type(container))
+                container._left = tuple(left)
+                container._current_steps()
+    if verbose:
+        print("\n".join(map(str, fusions(module))) or "no linear layer")
+    return module
+
+
+def unfuse(module: nn.Module) -> nn.Module:
+    """Undo `fuse`: the module runs as it did, in place.
+
+    Raises:
+        TypeError: module is no `nn.Module`.
+
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
+    >>> type(unfuse(fuse(net)))
+    <class 'torch.nn.modules.container.Sequential'>
+    """
+    _check(module)
+    for container in module.modules():
+        if isinstance(container, _FusedSequential):
+            for attribute in ("_left", "_cached"):
+                container.__dict__.pop(attribute, None)
+            container.__class__ = container.unfused
+    return module
+
+
+def fusions(module: nn.Module) -> list[Entry]:
+    """What runs each linear layer of a module, and why those that torch runs are left to it.
+
+    >>> for entry in fusions(fuse(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.BatchNorm1d(1)))):
+    ...     print(entry)
+    0                Linear + Tanh                        linear_act
+    2                Linear                               left: BatchNorm1d follows
+    """
+    _check(module)
+    shared, entries = _used_twice(module), {}
+    for prefix, container in module.named_modules():
+        prefix = prefix and prefix + "."
+        chains = (
+            [step for step in container._current_steps() if isinstance(step, _Chain)] if _is_fused(container) else []
+        )
+        chained = {id(layer.linear): (layer, chain) for chain in chains for layer in chain.layers}
+        children = list(container._modules.items())
+        for i, (name, child) in enumerate(children):
+            if not isinstance(child, nn.Linear):
+                continue
+            if id(child) in chained:
+                layer, chain = chained[id(child)]
+                names = tuple(type(part).__name__ for part in layer.modules)
+                entries[id(child)] = Entry(prefix + name, names, chain.op)
+                continue
+            following = children[i + 1][1] if i + 1 < len(children) else None
+            if not isinstance(container, nn.Sequential):
+                reason = "its container is no nn.Sequential"
+            elif not (_is_fused(container) or _is_plain_sequential(container)):
+                reason = f"its container, a {type(container).__name__}, has a forward of its own"
+            elif id(child) in shared:
+                reason = "it is used twice"
+            else:
+                reason = _why_not(child, following) or "fuse has not been called"
+            entries.setdefault(id(child), Entry(prefix + name, (type(child).__name__,), None, reason))
+    if isinstance(module, nn.Linear):
+        entries[id(module)] = Entry("", (type(module).__name__,), None, "its container is no nn.Sequential")
+    return [entries[id(m)] for m in module.modules() if id(m) in entries]
+
+
+def _check(module: object) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+
+
+def _used_twice(module: nn.Module) -> set[int]:
+    """The linear layers that stand in several places."""
+    places = Counter(id(m) for _, m in module.named_modules(remove_duplicate=False) if isinstance(m, nn.Linear))
+    return {one for one, count in places.items() if count > 1}
+
+
+def _is_fused(container: nn.Module) -> bool:
+    return isinstance(container, _FusedSequential)
+
+
+def _is_plain_sequential(container: nn.Module) -> bool:
+    plain = isinstance(container, nn.Sequential) and type(container).forward is nn.Sequential.forward
+    return plain and "forward" not in vars(container)
+
+
+class _Layer:
+    """A linear layer, and what is fused with it."""
+
+    def __init__(self, linear: nn.Linear, after: nn.Module | None, dropout: nn.Dropout | None):
+        self.linear, self.after, self.dropout = linear, after, dropout
+        self.modules = [m for m in (linear, after, dropout) if m is not None]
+        self.pieces = _pool_size(after) if isinstance(after, nn.MaxPool1d) else 1
+        self.activation = "identity" if after is None else "maxout"
+        if self.pieces == 1 and after is not None:
+            self.activation = _ACTIVATIONS[type(after)][0]
+
+    @property
+    def slope(self) -> float:
+        return self.after.negative_slope if self.activation == "leaky_relu" else 0.01
+
+    def is_unchanged(self) -> bool:
+        """Whether the op still is what the modules are."""
+        for m in self.modules:
+            if m._forward_hooks or m._backward_hooks or m._backward_pre_hooks:
+                return False
+            if m._forward_pre_hooks and not (m is self.linear and _only_reparametrized(m)):
+                return False
+        return self.after is None or self.pieces > 1 or _ACTIVATIONS[type(self.after)][1](self.after)
+
+    def parameters(self) -> tuple[Tensor, Tensor | None]:
+        """As the layer itself would take them, once: a parametrization may change with each look."""
+        linear = self.linear
+        for hook in linear._forward_pre_hooks.values():
+            hook(linear, None)
+        return linear.weight, linear.bias
+
+    def dropping(self) -> float:
+        return self.dropout.p if self.dropout is not None and self.dropout.training else 0.0
+
+
+class _Chain:
+    """Consecutive layers that one op runs."""
+
+    def __init__(self, layers: list[_Layer]):
+        self.layers = layers
+        self.pieces = max(layer.pieces for layer in layers)
+        self.activations = [layer.activation for layer in layers]
+        self.op = "mlp" if len(layers) > 1 else "maxout" if self.pieces > 1 else "linear_act"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self._suits(x):
+            for layer in self.layers:
+                for module in layer.modules:
+                    x = module(x)
+            return x
+        rates = [layer.dropping() for layer in self.layers]
+        one_by_one = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        seed = int(torch.randint(2**63 - 1, ())) if any(rates) and not one_by_one else None
+        slopes = {layer.slope for layer in self.layers if layer.activation == "leaky_relu"}
+        if one_by_one or len(self.layers) == 1 or len(slopes) > 1:
+            return self._one_by_one(x, rates, seed)
+        parameters = [layer.parameters() for layer in self.layers]
+        x = ops.mlp(
+            x,
+            [weight for weight, _ in parameters],
+            [bias for _, bias in parameters],
+            activations=self.activations,
+            slope=slopes.pop() if slopes else 0.01,
+            pieces=self.pieces,
+            dropout=[0.0, *rates[:-1]],
+            seed=seed or 0,
+        )
+        return _drop(x, rates[-1], seed, len(rates))
+
+    def _suits(self, x: Tensor) -> bool:
+        if not isinstance(x, Tensor) or x.dtype not in _DTYPES or x.layout is not torch.strided:
+            return False
+        if self.pieces > 1 and x.dim() not in (2, 3):
+            return False
+        if not torch.compiler.is_compiling() and _has_any_global_hook():
+            return False
+        return all(layer.is_unchanged() and layer.dropping() < 1 for layer in self.layers)
+
+    def _one_by_one(self, x: Tensor, rates: list[float], seed: int | None) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            weight, bias = layer.parameters()
+            if layer.pieces > 1:
+                x = ops.maxout(x, weight, bias, pieces=layer.pieces)
+            else:
+                x = ops.linear_act(x, weight, bias, activation=layer.activation, slope=layer.slope)
+            x = _drop(x, rates[i], seed, i + 1)
+        return x
+
+
+def _drop(x: Tensor, rate: float, seed: int | None, number: int) -> Tensor:
+    if rate and seed is None:
+        return nn.functional.dropout(x, rate)
+    return ops.dropout(x, p=rate, seed=seed, offset=random.offset(number)) if rate else x
+
+
+def _only_reparametrized(linear: nn.Module) -> bool:
+    """Whether all that runs before a layer is torch's older form of spectral_norm and weight_norm."""
+    return all(isinstance(hook, SpectralNorm | WeightNorm) for hook in linear._forward_pre_hooks.values())
+
+
+def _pool_size(pool: nn.MaxPool1d) -> int:
+    """The pieces of a maxout layer that such a pool makes of a linear one; 0 if it does something else."""
+    one = [value[0] if isinstance(value, tuple) else value for value in (pool.kernel_size, pool.stride)]
+    plain = pool.padding in (0, (0,)) and pool.dilation in (1, (1,)) and not pool.ceil_mode and not pool.return_indices
+    return one[0] if plain and one[0] == one[1] and 1 < one[0] <= MOST_PIECES else 0
+
+
+def _why_not(linear: nn.Linear, following: nn.Module | None) -> str:
+    """Why a layer cannot be fused, whatever stands before it; empty if it can."""
+    kind = type(linear).__name__
+    if isinstance(linear, nn.modules.lazy.LazyModuleMixin):
+        return "it has no shape yet: call the module once, then fuse it"
+    if type(linear).forward is not nn.Linear.forward or "forward" in vars(linear):
+        return f"a {kind} has a forward of its own"
+    if (dtype := next(linear.parameters()).dtype) not in _DTYPES:
+        return f"its parameters are {str(dtype).removeprefix('torch.')}"
+    if not _Layer(linear, None, None).is_unchanged():
+        return "it has hooks"
+    if following is None:
+        return "nothing follows"
+    if type(following) in _ACTIVATIONS:
+        if not _ACTIVATIONS[type(following)][1](following):
+            return f"{following} is no activation of the ops"
+        return "" if _Layer(linear, following, None).is_unchanged() else f"the {type(following).__name__} has hooks"
+    if type(following) is nn.MaxPool1d:
+        if not _pool_size(following) or linear.out_features % _pool_size(following):
+            return f"{following} is no maxout"
+        return "" if _Layer(linear, following, None).is_unchanged() else "the MaxPool1d has hooks"
+    return f"{type(following).__name__} follows"
+
+
+def _steps(container: nn.Sequential, left: tuple[str, ...] = ()) -> list:
+    """What a container calls one after the other: its children, or chains of them."""
+    names, children, steps = list(container._modules), list(container._modules.values()), []
+    i = 0
+    while i < len(children):
+        child, following = children[i], children[i + 1] if i + 1 < len(children) else None
+        chained = steps and isinstance(steps[-1], _Chain)
+        fits = isinstance(child, nn.Linear) and names[i] not in left
+        reason = _why_not(child, following) if fits else "no"
+        if reason and not (chained and fits and reason in ("nothing follows",)):
+            steps.append(child)
+            i += 1
+            continue
+        after = following if not reason else None
+        i += 1 if after is None else 2
+        dropout = children[i] if i < len(children) and type(children[i]) is nn.Dropout else None
+        i += dropout is not None
+        layer = _Layer(child, after, dropout)
+        if chained and (layer.pieces == 1 or steps[-1].pieces in (1, layer.pieces)):
+            steps[-1] = _Chain([*steps[-1].layers, layer])
+        else:
+            steps.append(_Chain([layer]))
+    return steps
+
+
+class _FusedSequential(nn.Sequential):
+    unfused: type  # what it was
+    _left: tuple[str, ...] = ()  # names of children that stay as they are
+    _cached: tuple[tuple, list] | None = None
+
+    def _current_steps(self) -> list:
+        children = tuple(self._modules.values())
+        cached = self._cached
+        if cached is None or len(cached[0]) != len(children) or any(map(_is_not, cached[0], children)):
+            cached = self._cached = (children, _steps(self, self._left))
+        return cached[1]
+
+    def forward(self, input):
+        """The children one after the other, chains of them as one op."""
+        for step in self._current_steps():
+            input = step(input)
+        return input
+
+    def __reduce_ex__(self, protocol):
+        state = {key: value for key, value in self.__dict__.items() if key != "_cached"}
+        return _remade, (self.unfused,), state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._current_steps()
+
+
+def _is_not(one: object, other: object) -> bool:
+    return one is not other
+
+
+@functools.cache
+def _fused_class(unfused: type) -> type:
+    bases = (_FusedSequential,) if unfused is nn.Sequential else (_FusedSequential, unfused)
+    return type(unfused.__name__, bases, {"unfused": unfused, "__module__": __name__, "__doc__": unfused.__doc__})
+
+
+def _remade(unfused: type) -> nn.Module:
+    return _fused_class(unfused).__new__(_fused_class(unfused))
