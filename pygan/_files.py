@@ -43,6 +43,8 @@ def check_place(path: Path) -> None:
         raise IsADirectoryError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: its folder does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: its folder is read-only")
 
 
 @contextlib.contextmanager

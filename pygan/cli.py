@@ -139,14 +139,14 @@ def _train(trainer, folder, iterations: int) -> int:
     from pygan.running import Terminated, interrupts_deferred
 
     console = Console()
-    console.print(f"{trainer.data!r} -> {folder.path}", soft_wrap=True, highlight=False)
+    console.print(f"{trainer.data!r} -> {folder.path}", soft_wrap=True, highlight=False, markup=False)
     failed = {}
     try:
         with interrupts_deferred() as interrupted:
             code, ending = _run(trainer, folder, iterations, console, interrupted)
             written, failed = folder.finish(trainer)
             names = ", ".join(written)
-            console.print(f"{ending}written to {folder.path}: {names}", soft_wrap=True, highlight=False)
+            console.print(f"{ending}written to {folder.path}: {names}", soft_wrap=True, highlight=False, markup=False)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except Terminated:
@@ -215,7 +215,7 @@ def sample(
     elif about["image_shape"] is not None:
         figures.sample_grid(samples, tuple(about["image_shape"]), out, value_range=tuple(about["value_range"]))
     elif about["columns"] == 2:
-        examples = run_folder.load_data(run_folder.read_config(path.parent), about["rows"])
+        examples = run_folder.load_examples(path.parent, header, path)
         figures.scatter_2d(samples, examples, out)
     else:
         raise ValueError(f"{out}: samples of this run are no images, nor points in the plane; give a .npy file")
@@ -238,17 +238,20 @@ def evaluate(
 ) -> int:
     """Measure a trained generator as the paper does: log-likelihood of the test set under a Parzen window."""
     from pygan import evaluation, parzen, run_folder
+    from pygan._files import check_place
     from pygan.recipe import Recipe
 
     file = run_folder.CHECKPOINT if last else run_folder.best_file(run)
+    result_path = run / evaluation.RESULT
     trainer, config = run_folder.resume(run, device=device, engine="auto", file=file)
+    check_place(result_path)
     recipe = Recipe.from_dict(config["recipe"])
     sets = recipe.load_validation(config["data"]), recipe.load_test(config["data"])
     with _warnings_as_sentences():
         result = evaluation.evaluate(trainer, *sets, samples=samples, sigmas=sigma or parzen.SIGMAS)
     print(evaluation.describe(result, config["data"]))
-    evaluation.write({"checkpoint": file, **result}, run / evaluation.RESULT)
-    print(f"written to {run / evaluation.RESULT}")
+    evaluation.write({"checkpoint": file, **result}, result_path)
+    print(f"written to {result_path}")
     return 0
 
 

@@ -41,6 +41,7 @@ PAPER = {
 }
 _SAMPLE_STEP = 1  # of the draws of an evaluation; step 0 is the run's picture
 _VALIDATION_ROWS = 1000  # the authors' number
+_MOST_SAMPLES = 10_000_000
 _NEIGHBOURS = 1000  # samples whose nearest training examples are looked for
 _RECESS = 1.0  # seconds between two looks at a run, at least
 
@@ -81,7 +82,9 @@ def evaluate(
 
     Source: Goodfellow et al. 2014, section 5 and Theorem 1.
     """
-    samples = check_whole(samples, "samples", least=2)
+    samples, sigmas = check_whole(samples, "samples", least=2), parzen.check_sigmas(sigmas)
+    if samples > _MOST_SAMPLES:
+        raise ValueError(f"samples must be at most {_MOST_SAMPLES:,}, got {samples:,}")
     for name, examples in (("validation", validation), ("test", test)):
         if examples.dimension != trainer.data.dimension:
             raise ValueError(
@@ -92,12 +95,15 @@ def evaluate(
     real = test.as_float().to(drawn)
     likelihood = parzen.log_likelihood(real, drawn, sigma)
     jsd = _jsd(trainer, real, drawn)
+    for name, value in (("log-likelihood", likelihood.mean), ("value of V from the discriminator", jsd)):
+        if not math.isfinite(value):
+            raise ValueError(f"the {name} is {value}: the run has diverged, or sigma {sigma:g} is not of this data")
     result = {
         "iteration": trainer.iteration,
         "samples": samples,
         "validation_rows": min(len(validation), _VALIDATION_ROWS),
         "test_rows": len(test),
-        "sigmas": sorted(sigmas),  # as choose_sigma goes through them
+        "sigmas": sigmas,
         "validation": means,
         "sigma": sigma,
         "log_likelihood": likelihood.mean,
@@ -147,7 +153,7 @@ def _neighbours(drawn: Tensor, real: Tensor, training: Dataset) -> dict[str, flo
 def write(result: dict, path: Path) -> None:
     """A result as JSON, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def describe(result: dict, data: str) -> str:
@@ -204,18 +210,25 @@ class Tracker:
         self._validation = validation.as_float()[:samples]
         self._samples = samples
         self._due = time.monotonic() + _RECESS
+        self._measured = -1
         self.best = best
         self.last: dict[str, float] | None = None
 
-    def follow(self, trainer: Trainer, keep: Callable[[], None]) -> bool:
+    def follow(self, trainer: Trainer, keep: Callable[[], None], *, now: bool = False) -> bool:
         """Measure where it is time to, and call `keep` if no earlier state was as good; takes 2 % of a run's time.
+
+        Args:
+            trainer: where its run stands.
+            keep: writes it down.
+            now: it is time, unless this state has been measured.
 
         Returns:
             Whether `last` is new: the numbers, or None of a generator that is too far off to have any.
         """
         start = time.monotonic()
-        if start < self._due:
+        if (trainer.iteration == self._measured) if now else (start < self._due):
             return False
+        self._measured = trainer.iteration
         if self._measure(trainer):
             keep()
         now = time.monotonic()

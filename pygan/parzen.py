@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +68,7 @@ def choose_sigma(validation: Tensor, samples: Tensor, sigmas: Sequence[float] = 
         sigmas: the widths to try.
 
     Returns:
-        The best, and the mean log-likelihood under each.
+        The best, and the mean log-likelihood under each, in the order of the widths.
 
     Raises:
         ValueError: no width; one that is not above 0; as `log_likelihood`; or all likelihoods are zero.
@@ -76,9 +76,7 @@ def choose_sigma(validation: Tensor, samples: Tensor, sigmas: Sequence[float] = 
     >>> choose_sigma(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5]]), [0.1, 0.5, 1.0])[0]
     0.5
     """
-    sigmas = sorted(check_number(s, "sigma", "a number above 0", lambda sigma: sigma > 0) for s in sigmas)
-    if not sigmas:
-        raise ValueError("sigmas must be at least one number above 0, got none")
+    sigmas = check_sigmas(sigmas)
     _check(validation, samples)
     means = [ops.parzen_log_likelihood(validation, samples, sigma=sigma).mean().item() for sigma in sigmas]
     best = max(range(len(sigmas)), key=means.__getitem__)
@@ -93,8 +91,30 @@ def choose_sigma(validation: Tensor, samples: Tensor, sigmas: Sequence[float] = 
     return sigmas[best], means
 
 
+def check_sigmas(sigmas: Sequence[float]) -> list[float]:
+    """The widths, each once, the smallest first."""
+    if isinstance(sigmas, Tensor):
+        sigmas = sigmas.tolist()
+    if not isinstance(sigmas, Iterable) or isinstance(sigmas, str):
+        raise ValueError(f"sigmas must be at least one number above 0, got {sigmas!r}")
+    checked = {
+        check_number(s, "sigma", "a number above 0, from 1e-100 to 1e100", lambda s: 1e-100 <= s <= 1e100)
+        for s in sigmas
+    }
+    if not checked:
+        raise ValueError("sigmas must be at least one number above 0, got none")
+    return sorted(checked)
+
+
 def _check(x: Tensor, samples: Tensor) -> None:
+    for name, tensor in (("x", x), ("samples", samples)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if x.dim() != 2 or len(x) < 2:
         raise ValueError(f"x must be (n, d) with at least 2 examples, got shape {tuple(x.shape)}")
+    if samples.dim() != 2:
+        raise ValueError(f"samples must be (s, {x.shape[1]}), got shape {tuple(samples.shape)}")
+    if bad := len(x) - int(torch.isfinite(x).all(dim=-1).sum()):
+        raise ValueError(f"x must be finite, but {bad} of {len(x)} rows are not")
     if bad := len(samples) - int(torch.isfinite(samples).all(dim=-1).sum()):
         raise ValueError(f"samples must be finite, but {bad} of {len(samples)} are not: the generator has diverged")

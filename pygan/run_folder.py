@@ -22,6 +22,7 @@ import numpy as np
 
 from pygan import checkpoint, data
 from pygan._files import naming, replacing
+from pygan._names import check_number, check_whole
 from pygan.data import Dataset
 from pygan.evaluation import Tracker
 from pygan.history import STATISTICS, History
@@ -88,6 +89,22 @@ def load_data(config: dict, rows: int) -> Dataset:
     """The data set that a run of this config, and of so many rows, was trained on."""
     recipe, loaded = Recipe.from_dict(config["recipe"]), data.load(config["data"])
     return recipe.prepare(loaded.subset(slice(0, rows)) if rows == recipe.rows else loaded)
+
+
+def load_examples(run: Path, header: dict, path: Path) -> Dataset:
+    """The data set of a run, which the checkpoint at `path`, of this header, was trained on.
+
+    Raises:
+        ValueError: config.json and the checkpoint are of different runs.
+    """
+    about = header["data"]
+    examples = load_data(read_config(run), about["rows"])
+    if (about["rows"], about["columns"]) != tuple(examples.values.shape):
+        raise ValueError(
+            f"{path} is of another run: it was trained on {about['name']}, {about['rows']} rows of {about['columns']}, "
+            f"and {CONFIG} says {examples.name}, {len(examples)} rows of {examples.dimension}"
+        )
+    return examples
 
 
 def load_validation(config: dict) -> Dataset | None:
@@ -205,8 +222,8 @@ class RunFolder:
             return ""
         return f"LL {self.tracker.last['log_likelihood']:.1f} (best {self.tracker.best:.1f})  "
 
-    def _follow(self, trainer: Trainer) -> None:
-        if self.tracker is not None and self.tracker.follow(trainer, lambda: self._save_best(trainer)):
+    def _follow(self, trainer: Trainer, *, now: bool = False) -> None:
+        if self.tracker is not None and self.tracker.follow(trainer, lambda: self._save_best(trainer), now=now):
             self._likelihood = self.tracker.last or {}
 
     def _save_best(self, trainer: Trainer) -> None:
@@ -224,6 +241,10 @@ class RunFolder:
             The names of the files that are there now, and what kept the others from being written.
         """
         written, failed = [CONFIG], {}
+        try:
+            self._follow(trainer, now=True)
+        except Exception as error:
+            failed[BEST] = error
         for name, write in self._last_files(trainer).items():
             try:
                 write()
@@ -296,13 +317,19 @@ def _remove(path: Path, made: Sequence[Path]) -> None:
 
 
 def _metrics(path: Path, stop: int) -> Iterator[dict]:
-    """The lines of a metrics.jsonl up to iteration `stop`, or to one that was not written to its end."""
-    for text in path.read_text().splitlines() if path.exists() else ():
+    """The lines of a metrics.jsonl up to iteration `stop`; the last may not have been written to its end."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, text in enumerate(lines, 1):
         try:
             line = json.loads(text)
-            if line["iteration"] > stop or not all(math.isfinite(line[name]) for name in ("seconds", *STATISTICS)):
+            check_whole(line["iteration"], "iteration")
+            for name in ("seconds", *STATISTICS, *(name for name in ("log_likelihood",) if name in line)):
+                check_number(line[name], name, "finite", math.isfinite)
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
                 return
-        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is damaged at line {number}: {error}; mend it, or take it away") from error
+        if line["iteration"] > stop:
             return
         yield line
 

@@ -21,7 +21,8 @@ from pygan.history import History
 from pygan.progress import Progress
 from pygan.run_folder import RunFolder
 
-FILES = {"samples.png", "losses.png", "metrics.jsonl", "config.json", "checkpoint.safetensors"}
+BEST = "best.safetensors"  # where the data have a validation set
+FILES = {"samples.png", "losses.png", "metrics.jsonl", "config.json", "checkpoint.safetensors", BEST}
 PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = ["train", "--iterations", "30", "--batch-size", "20"]
 
@@ -114,7 +115,7 @@ def test_long_runs_have_about_a_thousand_lines_of_metrics(tmp_path):
 def test_data_that_is_no_picture(capsys):
     np.save("rows.npy", np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32))
     assert main([*SMALL, "--data", "rows.npy", "--out", "run"]) == 0
-    assert set(os.listdir("run")) == FILES - {"samples.png"}
+    assert set(os.listdir("run")) == FILES - {"samples.png", BEST}
     assert main(["sample", "run", "--out", "drawn.png"]) == 2
     assert "samples of this run are no images, nor points in the plane" in capsys.readouterr().err
     assert main(["sample", "run", "--n", "7", "--out", "drawn.npy"]) == 0
@@ -124,7 +125,7 @@ def test_data_that_is_no_picture(capsys):
 def test_data_of_one_value_are_drawn(capsys):
     np.save("flat.npy", np.full((40, 4, 4), 7.0))
     assert main([*SMALL, "--data", "flat.npy", "--out", "run"]) == 0
-    assert set(os.listdir("run")) == FILES
+    assert set(os.listdir("run")) == FILES - {BEST}
     assert capsys.readouterr().err == ""
 
 
@@ -137,8 +138,10 @@ def test_a_file_that_cannot_be_written_costs_no_other(failing, code, capsys, mon
     name = name or {"sample_grid": "samples.png", "loss_curves": "losses.png"}[failing]
     monkeypatch.setattr(place, failing, fail)
     assert main([*SMALL, "--out", "run"]) == code
-    assert set(os.listdir("run")) == FILES - {name}
-    assert capsys.readouterr().err == f"pygan: not written: {name} (not today)\n"
+    failed = [BEST, name] if failing == "save" else [name]
+    assert set(os.listdir("run")) == FILES - set(failed)
+    reasons = ", ".join(f"{name} (not today)" for name in failed)
+    assert capsys.readouterr().err == f"pygan: not written: {reasons}\n"
 
 
 def test_a_full_disk_ends_a_run_with_what_can_be_written(capsys, monkeypatch):
@@ -213,7 +216,7 @@ def test_a_run_is_continued_to_the_same_bits(capsys):
     for line, other in zip(metrics, lines_of("whole/metrics.jsonl"), strict=True):
         assert {**line, "seconds": 0} == {**other, "seconds": 0}
     assert [line["seconds"] for line in metrics] == sorted(line["seconds"] for line in metrics)
-    assert set(os.listdir("part")) == FILES
+    assert set(os.listdir("part")) == FILES - {BEST}
     assert json.loads(pathlib.Path("part/config.json").read_text())["recipe"]["iterations"] == 50
 
 

@@ -81,12 +81,47 @@ def test_layouts(layout, device):
 
 def test_extremes(device):
     x, samples = points(4, 30, 5, torch.float32, device)
-    assert pygan.ops.parzen_log_likelihood(x + 1e6, samples, sigma=1e-15).eq(-math.inf).all()
+    assert pygan.ops.parzen_log_likelihood(x.double() + 1e200, samples.double(), sigma=1e-15).eq(-math.inf).all()
     x[1, 2] = math.nan
     got = pygan.ops.parzen_log_likelihood(x, samples, sigma=0.3)
     assert got.isnan().tolist() == [False, True, False, False]
     samples[3, 1] = math.nan
     assert pygan.ops.parzen_log_likelihood(x, samples, sigma=0.3).isnan().all()
+    samples[3, 1] = math.inf  # has no density anywhere
+    assert_near_twin(pygan.ops.parzen_log_likelihood(x[2:], samples, sigma=0.3), x[2:], samples, 0.3)
+
+
+def assert_near_twin(got, x, samples, sigma):
+    expected = reference.parzen_log_likelihood(x.cpu(), samples.cpu(), sigma=sigma)
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-6, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("far", [1e4, 3e4, 1e6, 1e12])
+def test_what_lies_far_away_costs_no_digits(device, dtype, far):
+    if far > torch.finfo(dtype).max:
+        pytest.skip("beyond the dtype")
+    x, samples = points(20, 100, 4, dtype, device)
+    samples[3] = far  # moves the mean of all
+    x[1] = far
+    got = pygan.ops.parzen_log_likelihood(x, samples, sigma=0.1)
+    assert_near_twin(got, x, samples, 0.1)
+
+
+def test_two_clusters_far_apart(device):
+    x, samples = points(20, 60, 64, torch.float32, device)
+    x[10:], samples[30:] = x[10:] + 1000, samples[30:] + 1000
+    assert_near_twin(pygan.ops.parzen_log_likelihood(x, samples, sigma=0.1), x, samples, 0.1)
+
+
+@pytest.mark.parametrize("sigma", [1e-90, 1e-20, 1e20, 1e90])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_widths_of_any_size(device, dtype, sigma):
+    x, samples = points(5, 7, 3, dtype, device)
+    got = pygan.ops.parzen_log_likelihood(x, samples, sigma=sigma)
+    assert_near_twin(got, x, samples, sigma)
+    near = pygan.ops.parzen_log_likelihood(x[:1], x[:1], sigma=sigma)
+    assert_near_twin(near, x[:1], x[:1], sigma)
 
 
 def test_thread_counts_give_the_same_bits(set_threads):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pygan._names import check_name, check_whole
 
+from .canvas import check_path
+
 NAMES = ("1", "2", "3", "loss", "modes")
 _OF_A_RUN = ("2", "3")
 _FILMED = ("1", "modes")
@@ -47,6 +49,10 @@ def run(
     _check_options(name, run, animation, recipe, iterations, seed)
     paths = [Path(f"figure-{name}.png"), Path(f"figure-{name}.pdf")] if out is None else [out]
     films = [] if animation is None else [animation]
+    for path in paths:
+        check_path(path)
+    for path in films:
+        check_path(path, (".gif",), "an animation")
     for path in (*paths, *films):
         if path.exists():
             raise FileExistsError(f"{path} exists; choose a new file")
@@ -94,9 +100,10 @@ def _of_run(name: str, run: Path) -> Callable[[Path], Path]:
     from pygan import checkpoint, figures, run_folder
     from pygan.trainer import generate
 
-    config = run_folder.read_config(run)
-    generator, settings, header = checkpoint.load_generator(run / run_folder.best_file(run))
-    about = header["data"]
+    run_folder.read_config(run)
+    file = run / run_folder.best_file(run)
+    generator, settings, header = checkpoint.load_generator(file)
+    examples, about = run_folder.load_examples(run, header, file), header["data"]
     if about["image_shape"] is None:
         raise ValueError(f"figure {name} shows images, and {run} was trained on {about['name']}")
     shape, value_range = tuple(about["image_shape"]), tuple(about["value_range"])
@@ -105,7 +112,6 @@ def _of_run(name: str, run: Path) -> Callable[[Path], Path]:
             generator, settings, path, image_shape=shape, value_range=value_range
         )
     samples = generate(generator, _SAMPLES, settings, step=0, like=next(generator.parameters()))
-    examples = run_folder.load_data(config, about["rows"])
     return lambda path: figures.neighbour_grid(samples, examples, path, value_range=value_range)
 
 

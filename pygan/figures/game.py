@@ -54,6 +54,7 @@ _STAGES = (
     _Stage(0.12, 512, 1e-4, 1e-3),
 )
 _NEAR = 0.15  # the JSD at which training is interrupted for panel (a)
+_DONE = 0.02  # the JSD below which panel (d) is the equilibrium
 _D_ALONE, _G_ALONE = 800, 60  # steps of one player before panels (b) and (c), at most
 _D_STREAM, _G_STREAM = 99, 98  # of the random numbers of those steps, used by nobody else
 _D_RULE, _G_RULE = Adam(lr=4e-3, betas=(0.0, 0.99)), Adam(lr=5e-4, betas=(0.0, 0.99))
@@ -115,7 +116,7 @@ def figure_1(
         figure = new_figure(12, 4.2)
         columns = figure.subplots(2, 4, gridspec_kw={"height_ratios": (3, 1)}).T
         figure.subplots_adjust(left=0.045, right=0.985, top=0.78, bottom=0.06, wspace=0.12, hspace=0.06)
-        for title, i, axes in zip(_TITLES, chosen, columns, strict=True):
+        for title, i, axes in zip(_titles(iterations, moments[-1]), chosen, columns, strict=True):
             _draw(*axes, moments[i])
             axes[0].set_title(title, pad=22)
         for above, _ in columns[1:]:
@@ -126,6 +127,16 @@ def figure_1(
         if animation is not None:
             _animate(moments, chosen, animation)
     return paths if animation is None else [*paths, animation]
+
+
+def _titles(iterations: int, end: _Moment) -> tuple[str, ...]:
+    """What the panels show; a short run has not come as far as the paper's."""
+    titles = list(_TITLES)
+    if iterations < _D_ALONE:
+        titles[1] = f"(b) D alone, {iterations} steps"
+    if _divergence(end) > _DONE:
+        titles[3] = f"(d) after {iterations:,} iterations"
+    return tuple(titles)
 
 
 def _play(iterations: int, seed: int) -> tuple[list[_Moment], list[int]]:
