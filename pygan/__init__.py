@@ -1,13 +1,15 @@
 """pygan: generative adversarial nets of multilayer perceptrons, with fused kernels.
 
 Goodfellow et al. 2014, "Generative Adversarial Nets": the ops in `pygan.ops`, modules in `pygan.nn`, losses
-in `pygan.losses`, Algorithm 1 in `pygan.Trainer`, the paper's configurations in `pygan.recipes`.
+in `pygan.losses`, Algorithm 1 in `pygan.Trainer`, the paper's configurations in `pygan.recipes`; `pygan.fuse` runs
+other people's modules on the ops.
 """
 
 import importlib
 
 from pygan import data, losses, nn, ops, random, recipes, reference
 from pygan._load import __version__, build_info
+from pygan.fusion import fuse, fusions, unfuse
 from pygan.history import DivergenceError, History
 from pygan.optim import Adam, Momentum
 from pygan.trainer import Trainer
@@ -21,6 +23,8 @@ __all__ = [
     "__version__",
     "build_info",
     "data",
+    "fuse",
+    "fusions",
     "losses",
     "nn",
     "ops",
@@ -28,6 +32,7 @@ __all__ = [
     "recipes",
     "reference",
     "theory",
+    "unfuse",
 ]
 
 
