@@ -39,7 +39,7 @@ Tensor empty_result(const Tensor& x, const Tensor& samples, double sigma) {
 // large numbers if a sample far away moved the mean, or where there are clusters. NaN and infinity for such values.
 double rounding(const Tensor& x, const Tensor& samples, double sigma, double epsilon) {
   const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const Tensor centred = x.to(dtype) - samples.mean(0, false, dtype);
+  const Tensor centred = x.to(dtype).sub(samples.mean(0, false, dtype));
   const double farthest = at::linalg_vector_norm(centred, 2, at::IntArrayRef{1}).max().item<double>();
   return std::pow(farthest / sigma, 2) / 2 * epsilon;
 }
