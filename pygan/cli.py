@@ -91,7 +91,7 @@ def train(
     settings = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
         settings |= {name: v for name, v in (("iterations", iterations), ("engine", engine)) if v is not None}
-        return _begin(recipe or "digits", settings, data, stage1, out, device)
+        return _begin("digits" if recipe is None else recipe, settings, data, stage1, out, device)
     options = {"recipe": recipe, "data": data, "stage1": stage1, "out": out}
     given = [name for name, value in options.items() if value is not None]
     for name in (*given, *settings):

@@ -59,11 +59,11 @@ def run(
     if name in _OF_A_RUN:
         draw = _of_run(name, run)
     elif name == "modes":
-        draw = _modes(run, recipe or "ring8", iterations, seed or 0, animation)
+        draw = _modes(run, "ring8" if recipe is None else recipe, iterations, seed or 0, animation)
     elif name == "1":
         return _game(paths, iterations, seed or 0, animation)
     else:
-        return _losses(paths, recipe or "digits", seed or 0)
+        return _losses(paths, "digits" if recipe is None else recipe, seed or 0)
     return [*films, *(draw(path) for path in paths)]
 
 

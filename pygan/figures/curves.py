@@ -64,6 +64,7 @@ def loss_curves(history: Any, path: str | os.PathLike, *, title: str | None = No
         _curve(outputs, iterations, curves["d_fake"], COLOURS["model"], "D(G(z)), generated")
         _level(outputs, 0.5, "1/2", COLOURS["faint"])
         outputs.set(ylim=(0, 1), xlabel="iteration")
+        outputs.xaxis.get_major_locator().set_params(integer=True)
         outputs.set_title("Mean output of the discriminator")
         for axes in (losses, outputs):
             axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, borderaxespad=0)
