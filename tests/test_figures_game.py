@@ -179,6 +179,12 @@ def test_generator_losses_refuses_in_a_sentence(tmp_path, monkeypatch, arguments
     assert not list(tmp_path.iterdir())
 
 
+def test_a_short_run_claims_no_equilibrium(tmp_path, drawn):
+    figures.figure_1(tmp_path / "game.png", iterations=10)
+    titles = [axes.get_title(loc) for axes in drawn[0].axes for loc in ("left", "center", "right")]
+    assert {"(b) D alone, 10 steps", "(d) after 10 iterations"} <= set(titles)
+
+
 # ---- files ----
 
 
