@@ -14,20 +14,10 @@ import time
 from pathlib import Path
 
 import pygan
-from pygan import evaluation, parzen, recipes
+from pygan import evaluation, recipes
+from pygan.history import STATISTICS
 
-
-def measure(trainer: pygan.Trainer, validation: pygan.data.Dataset, test: pygan.data.Dataset) -> dict:
-    """The paper's protocol, once."""
-    samples = evaluation.sample(trainer, 10_000)
-    sigma, means = parzen.choose_sigma(validation.as_float()[:1000], samples)
-    likelihood = parzen.log_likelihood(test.as_float(), samples, sigma)
-    return {
-        "sigma": sigma,
-        "validation": max(means),
-        "log_likelihood": likelihood.mean,
-        "standard_error": likelihood.standard_error,
-    }
+_MEASURED = ("sigma", "validation", "log_likelihood", "standard_error")
 
 
 def main() -> None:
@@ -55,10 +45,10 @@ def main() -> None:
         history = trainer.run(arguments.every * per_epoch)
         seconds += time.monotonic() - start
         row = {"epoch": trainer.iteration // per_epoch, "seconds": round(seconds, 1)}
-        row |= {name: round(value, 4) for name, value in measure(trainer, validation, test).items()}
-        row |= {
-            name: round(float(getattr(history, name).mean()), 4) for name in ("d_loss", "g_loss", "d_real", "d_fake")
-        }
+        result = evaluation.evaluate(trainer, validation, test)
+        result["validation"] = max(result["validation"])
+        row |= {name: round(result[name], 4) for name in _MEASURED}
+        row |= {name: round(float(getattr(history, name).mean()), 4) for name in STATISTICS}
         print(row, flush=True)
         rows.append(row)
         trainer.save(state, overwrite=True)

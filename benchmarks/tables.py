@@ -100,16 +100,6 @@ def curve(results: dict) -> str:
     return markdown(["workload" if threads else axis, "native", *(names[peer] for peer in peers), "of peak"], lines)
 
 
-def memory(results: dict) -> str:
-    """MiB above data and libraries."""
-    providers = list(next(iter(results["memory"].values())))
-    lines = [
-        [f"`{name}`", *(f"{taken[provider] / 2**20:.1f}" for provider in providers)]
-        for name, taken in results["memory"].items()
-    ]
-    return markdown(["workload", *providers], lines)
-
-
 def ops(results: dict) -> str:
     """Ours beside eager, op by op."""
     lines = [
@@ -125,7 +115,7 @@ def some_ops(results: dict) -> str:
     return ops({"ops": sorted(wanted, key=lambda op: SOME_OPS.index(op["name"]))})
 
 
-KINDS = {"summary": summary, "whole": whole, "curve": curve, "memory": memory, "ops": ops, "some_ops": some_ops}
+KINDS = {"summary": summary, "whole": whole, "curve": curve, "ops": ops, "some_ops": some_ops}
 
 
 def filled(text: str) -> str:

@@ -24,7 +24,7 @@ from pygan._files import replacing
 from pygan._names import check_name, check_pair, check_whole, check_wholes
 from pygan.config import TrainerConfig, check_device
 from pygan.conv import ConvDiscriminator, DeconvGenerator
-from pygan.data import as_dataset
+from pygan.data import Dataset, as_dataset
 from pygan.nn import MLP
 
 if TYPE_CHECKING:
@@ -98,12 +98,7 @@ def resume(
 
     header, tensors = read(path)
     data = as_dataset(data)
-    n, d = header["data"]["rows"], header["data"]["columns"]
-    if data.values.shape != (n, d):
-        raise CheckpointError(
-            f"{path} was trained on {header['data']['name']}, {n} rows of {d}; the data given has "
-            f"{data.values.shape[0]} rows of {data.values.shape[1]}"
-        )
+    check_data(header, data, path)
     networks = {
         name: _network(name, given, header, tensors, path)
         for name, given in (("generator", generator), ("discriminator", discriminator))
@@ -117,6 +112,16 @@ def resume(
     trainer.iteration, trainer.samples_drawn = header["iteration"], header["samples_drawn"]
     trainer.checkpoints.add(Path(path).absolute())
     return trainer
+
+
+def check_data(header: dict, data: Dataset, path: str | Path) -> None:
+    """Refuse data of another shape than those that the checkpoint at `path`, of this header, was trained on."""
+    n, d = header["data"]["rows"], header["data"]["columns"]
+    if data.values.shape != (n, d):
+        raise CheckpointError(
+            f"{path} was trained on {header['data']['name']}, {n} rows of {d}; the data given has "
+            f"{data.values.shape[0]} rows of {data.values.shape[1]}"
+        )
 
 
 def load_generator(

@@ -17,6 +17,7 @@ from pygan.nn import MOST_PIECES
 
 __all__ = ["Entry", "fuse", "fusions", "unfuse"]
 
+_LAST = "nothing follows"  # the one reason that the end of a chain has not
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # The activations that the ops have, and the settings with which torch's are theirs.
 _ACTIVATIONS = {
@@ -188,7 +189,9 @@ class _Layer:
                 return False
             if m._forward_pre_hooks and not (m is self.linear and _only_reparametrized(m)):
                 return False
-        return self.after is None or self.pieces > 1 or _ACTIVATIONS[type(self.after)][1](self.after)
+        if self.pieces > 1:
+            return _pool_size(self.after) == self.pieces
+        return self.after is None or _ACTIVATIONS[type(self.after)][1](self.after)
 
     def parameters(self) -> tuple[Tensor, Tensor | None]:
         """As the layer itself would take them, once: a parametrization may change with each look."""
@@ -285,7 +288,7 @@ def _why_not(linear: nn.Linear, following: nn.Module | None) -> str:
     if not _Layer(linear, None, None).is_unchanged():
         return "it has hooks"
     if following is None:
-        return "nothing follows"
+        return _LAST
     if type(following) in _ACTIVATIONS:
         if not _ACTIVATIONS[type(following)][1](following):
             return f"{following} is no activation of the ops"
@@ -304,9 +307,8 @@ def _steps(container: nn.Sequential, left: tuple[str, ...] = ()) -> list:
     while i < len(children):
         child, following = children[i], children[i + 1] if i + 1 < len(children) else None
         chained = steps and isinstance(steps[-1], _Chain)
-        fits = isinstance(child, nn.Linear) and names[i] not in left
-        reason = _why_not(child, following) if fits else "no"
-        if reason and not (chained and fits and reason in ("nothing follows",)):
+        reason = _why_not(child, following) if isinstance(child, nn.Linear) and names[i] not in left else "left"
+        if reason and not (chained and reason == _LAST):
             steps.append(child)
             i += 1
             continue
@@ -360,4 +362,5 @@ def _fused_class(unfused: type) -> type:
 
 
 def _remade(unfused: type) -> nn.Module:
-    return _fused_class(unfused).__new__(_fused_class(unfused))
+    fused = _fused_class(unfused)
+    return fused.__new__(fused)

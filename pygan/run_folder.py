@@ -95,15 +95,10 @@ def load_examples(run: Path, header: dict, path: Path) -> Dataset:
     """The data set of a run, which the checkpoint at `path`, of this header, was trained on.
 
     Raises:
-        ValueError: config.json and the checkpoint are of different runs.
+        CheckpointError: config.json and the checkpoint are of different runs.
     """
-    about = header["data"]
-    examples = load_data(read_config(run), about["rows"])
-    if (about["rows"], about["columns"]) != tuple(examples.values.shape):
-        raise ValueError(
-            f"{path} is of another run: it was trained on {about['name']}, {about['rows']} rows of {about['columns']}, "
-            f"and {CONFIG} says {examples.name}, {len(examples)} rows of {examples.dimension}"
-        )
+    examples = load_data(read_config(run), header["data"]["rows"])
+    checkpoint.check_data(header, examples, path)
     return examples
 
 

@@ -29,9 +29,7 @@ class NativeEngine : public Engine {
     const int64_t k = d_.layer(d_.last()).inputs;
     int64_t blocks = Head<T>::blocks(2 * m_, k);
     if (small_) {
-      // an even number, alike: the generator's step shares out just these
-      const int64_t pairs = (m_ + 2 * kMostRows - 1) / (2 * kMostRows);
-      part_rows_ = std::max<int64_t>(kRegisterRows, (m_ + 2 * pairs - 1) / (2 * pairs));
+      part_rows_ = even_rows(m_, kMostRows);
       parts_of_m_ = (m_ + part_rows_ - 1) / part_rows_;
       blocks = 2 * parts_of_m_;
       packed_.reserve(2);
@@ -48,7 +46,7 @@ class NativeEngine : public Engine {
     workers_ = &team;
     int64_t scratch = int64_t(Head<T>::scratch(d_.layer(d_.last()).inputs));
     for (const PackedNetwork<T>& packed : packed_) scratch = std::max(scratch, packed.scratch(part_rows_));
-    thread_scratch_ = int64_t(Workspace::bytes_for<T>(size_t(scratch)) / sizeof(T));
+    thread_scratch_ = round_up_to_line<T>(scratch);
     scratch_.resize(size_t(team.threads * thread_scratch_));
     for (Network<T>* network : {&g_, &d_})
       for (int l = 0; l <= network->last(); ++l) network->copy_bias(l);

@@ -12,6 +12,12 @@
 
 namespace pygan::cpu::PYGAN_ISA {
 
+// Rows in each of an even number of parts, alike, of at most `most`; no fewer than a register tile has.
+inline int64_t even_rows(int64_t rows, int64_t most) {
+  const int64_t pairs = (rows + 2 * most - 1) / (2 * most);
+  return std::max<int64_t>(kRegisterRows, (rows + 2 * pairs - 1) / (2 * pairs));
+}
+
 // Rows [first, last) of a pass, and a thread's scratch.
 template <class T>
 struct Part {
@@ -99,11 +105,8 @@ class PackedNetwork {
 
   static constexpr int64_t kStepsAtOnce = 32;
 
-  // Of a gradient of layer l, in a task: an even number of tasks, alike.
-  int64_t weight_rows(int l) const {
-    const int64_t rows = layer(l).outputs, pairs = (rows + 2 * kWeightRows - 1) / (2 * kWeightRows);
-    return std::max<int64_t>(kRegisterRows, (rows + 2 * pairs - 1) / (2 * pairs));
-  }
+  // Of a gradient of layer l, in a task.
+  int64_t weight_rows(int l) const { return even_rows(layer(l).outputs, kWeightRows); }
 
   const int64_t steps;  // of the batch, in one of those sums
   std::vector<Task> update_tasks;

@@ -97,12 +97,6 @@ MicroKernel<T> micro_kernel_for(int rows, int cols) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Elements up to the end of a cache line.
-template <class T>
-int64_t round_up_to_line(int64_t count) {
-  return ceil_div(count * int64_t(sizeof(T)), 64) * 64 / int64_t(sizeof(T));
-}
-
 // Part of what a panel of an operand (pack_panel's arguments) lies in: `share` steps of the inner index, from
 // part * share on.
 template <class T>

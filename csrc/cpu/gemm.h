@@ -8,6 +8,7 @@
 
 #include "simd.h"
 #include "workers.h"
+#include "workspace.h"
 
 namespace pygan::cpu::PYGAN_ISA {
 
@@ -80,6 +81,12 @@ void gemm(const Gemm<float>& problem);
 void gemm(const Gemm<double>& problem);
 
 constexpr double kPackCost = 12;  // of an element, in the time of a FLOP
+
+// Elements up to the end of a cache line.
+template <class T>
+int64_t round_up_to_line(int64_t count) {
+  return int64_t(Workspace::bytes_for<T>(size_t(count)) / sizeof(T));
+}
 
 // k in equal parts of at most half more than `size`.
 inline int64_t even_part(int64_t k, int64_t size) {

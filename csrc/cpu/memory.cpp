@@ -7,6 +7,7 @@
 #endif
 
 namespace pygan::cpu {
+
 void* allocate(size_t bytes) {
   constexpr size_t kLargePage = size_t(2) << 20;
   const size_t alignment = bytes < 4 * kLargePage ? 64 : kLargePage;
