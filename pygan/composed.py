@@ -119,6 +119,52 @@ def maxout_backward(grad_y, x, weight, argmax, *, pieces: int, output_mask, **ra
     return _layer_gradients(out, g, x, weight, output_mask, **random)
 
 
+def linear_batch_norm_act_forward(x, weight, bias, gamma, beta, mean, variance, *, eps, activation, slope, keep):
+    """The normalised layer, what backward needs of it, and the batch's variance where that was taken."""
+    settings = {"eps": eps, "activation": activation, "slope": slope, "keep": keep}
+    out = _checked("linear_batch_norm_act_forward", x, weight, bias, gamma, beta, mean, variance, **settings)
+    y, kept, used, inverse, unbiased = out
+    if not len(x):
+        return tuple(result.zero_() for result in out)
+    h = F.linear(x, weight, bias)
+    if keep:
+        kept.copy_(h)
+    h = _wide(h)
+    if mean is None:
+        used.copy_(h.mean(0))
+        spread = (h - used).square()
+        unbiased.copy_(spread.sum(0) / (len(h) - 1))
+        variance = spread.mean(0)
+    else:
+        used.copy_(mean)
+    inverse.copy_((_wide(variance) + eps).rsqrt())
+    normal = (h - used) * (inverse if gamma is None else inverse * _wide(gamma))
+    y.copy_(ACTIVATIONS[activation](normal if beta is None else normal + _wide(beta), slope))
+    return out
+
+
+def linear_batch_norm_act_backward(
+    grad_y, x, weight, h, y, gamma, mean, inverse, *, batch_statistics, activation, slope, output_mask
+):
+    """grad_x, grad_weight, grad_bias, grad_gamma, grad_beta."""
+    settings = {"batch_statistics": batch_statistics, "activation": activation, "slope": slope}
+    given = (grad_y, x, weight, h, y, gamma, mean, inverse)
+    out = _checked("linear_batch_norm_act_backward", *given, output_mask=output_mask, **settings)
+    if not len(x):
+        return tuple(result.zero_() for result in out)
+    g = _wide(grad_y) * DERIVATIVES[activation](_wide(y), slope)
+    z = (_wide(h) - mean) * inverse
+    out[3].copy_((g * z).sum(0))
+    out[4].copy_(g.sum(0))
+    scale = inverse if gamma is None else inverse * _wide(gamma)
+    if batch_statistics:
+        g = g - g.mean(0) - z * (g * z).mean(0)
+    _layer_gradients(out[:3], scale * g, x, weight, output_mask, dropout=0.0, seed=0, offset=0)
+    if batch_statistics:
+        out[2].zero_()
+    return out
+
+
 def small_mlp(x, weights, biases, *, activations, slope=0.01) -> list[Tensor]:
     """The output of every layer."""
     _checked("small_mlp", x, weights, biases, activations=activations, slope=slope)
@@ -256,6 +302,8 @@ KERNELS = {
         linear_act_backward,
         maxout_forward,
         maxout_backward,
+        linear_batch_norm_act_forward,
+        linear_batch_norm_act_backward,
         small_mlp,
         small_mlp_backward,
         dropout,

@@ -54,11 +54,12 @@ class Entry:
 def fuse(module: nn.Module, *, verbose: bool = False) -> nn.Module:
     """Run the linear layers of a module, with what follows them, as pygan's ops.
 
-    In every `nn.Sequential` inside (or of) the module, Linear, activation and Dropout, or Linear and
-    `nn.MaxPool1d(p)`, which is maxout with p pieces, become one op, and such layers in a row become one, too. The
-    module stays the object that it was, with its children, parameters, hooks and keys, and computes what it computed,
-    up to rounding and to the bits of its dropout masks (whose seed is drawn from torch's generator). Hooks that are
-    added and children that are exchanged later are seen at the next call.
+    In every `nn.Sequential` inside (or of) the module, Linear, activation and Dropout, or Linear, BatchNorm1d and
+    activation, or Linear and `nn.MaxPool1d(p)`, which is maxout with p pieces, become one op; such layers in a row
+    become one, too, where they have no BatchNorm1d. The module stays the object that it was, with its children,
+    parameters, hooks and keys, and computes what it computed, up to rounding and to the bits of its dropout masks
+    (whose seed is drawn from torch's generator). Hooks that are added and children that are exchanged later are seen
+    at the next call.
 
     Args:
         module: any; it is changed in place.
@@ -110,10 +111,10 @@ def unfuse(module: nn.Module) -> nn.Module:
 def fusions(module: nn.Module) -> list[Entry]:
     """What runs each linear layer of a module, and why those that torch runs are left to it.
 
-    >>> for entry in fusions(fuse(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.BatchNorm1d(1)))):
+    >>> for entry in fusions(fuse(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.LayerNorm(1)))):
     ...     print(entry)
     0                Linear + Tanh                        linear_act
-    2                Linear                               left: BatchNorm1d follows
+    2                Linear                               left: LayerNorm follows
     """
     _check(module)
     shared, entries = _used_twice(module), {}
@@ -170,9 +171,15 @@ def _is_plain_sequential(container: nn.Module) -> bool:
 class _Layer:
     """A linear layer, and what is fused with it."""
 
-    def __init__(self, linear: nn.Linear, after: nn.Module | None, dropout: nn.Dropout | None):
-        self.linear, self.after, self.dropout = linear, after, dropout
-        self.modules = [m for m in (linear, after, dropout) if m is not None]
+    def __init__(
+        self,
+        linear: nn.Linear,
+        norm: nn.BatchNorm1d | None = None,
+        after: nn.Module | None = None,
+        dropout: nn.Dropout | None = None,
+    ):
+        self.linear, self.norm, self.after, self.dropout = linear, norm, after, dropout
+        self.modules = [m for m in (linear, norm, after, dropout) if m is not None]
         self.pieces = _pool_size(after) if isinstance(after, nn.MaxPool1d) else 1
         self.activation = "identity" if after is None else "maxout"
         if self.pieces == 1 and after is not None:
@@ -200,6 +207,35 @@ class _Layer:
             hook(linear, None)
         return linear.weight, linear.bias
 
+    def takes(self, x: Tensor) -> bool:
+        """Whether the op does what the modules do with an input of this shape."""
+        if self.pieces > 1:
+            return x.dim() in (2, 3)
+        norm = self.norm
+        return norm is None or (x.dim() == 2 and (len(x) != 1 or not _takes_statistics(norm)) and _has_settings(norm))
+
+    def batch_normalized(self, x: Tensor) -> Tensor:
+        """The layer with its BatchNorm1d, which counts the batch as torch's does."""
+        norm, (weight, bias) = self.norm, self.parameters()
+        follows, momentum = norm.training and norm.track_running_stats, norm.momentum
+        if follows and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+            momentum = 1 / float(norm.num_batches_tracked) if momentum is None else momentum
+        running = (norm.running_mean, norm.running_var) if follows or not norm.training else (None, None)
+        return ops.linear_batch_norm_act(
+            x,
+            weight,
+            bias,
+            norm.weight,
+            norm.bias,
+            *running,
+            training=norm.training,
+            momentum=momentum or 0.0,
+            eps=norm.eps,
+            activation=self.activation,
+            slope=self.slope,
+        )
+
     def dropping(self) -> float:
         return self.dropout.p if self.dropout is not None and self.dropout.training else 0.0
 
@@ -212,6 +248,8 @@ class _Chain:
         self.pieces = max(layer.pieces for layer in layers)
         self.activations = [layer.activation for layer in layers]
         self.op = "mlp" if len(layers) > 1 else "maxout" if self.pieces > 1 else "linear_act"
+        if layers[0].norm is not None:
+            self.op = "linear_batch_norm_act"
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self._suits(x):
@@ -241,19 +279,18 @@ class _Chain:
     def _suits(self, x: Tensor) -> bool:
         if not isinstance(x, Tensor) or x.dtype not in _DTYPES or x.layout is not torch.strided:
             return False
-        if self.pieces > 1 and x.dim() not in (2, 3):
-            return False
         if not torch.compiler.is_compiling() and _has_any_global_hook():
             return False
-        return all(layer.is_unchanged() and layer.dropping() < 1 for layer in self.layers)
+        return all(layer.is_unchanged() and layer.takes(x) and layer.dropping() < 1 for layer in self.layers)
 
     def _one_by_one(self, x: Tensor, rates: list[float], seed: int | None) -> Tensor:
         for i, layer in enumerate(self.layers):
-            weight, bias = layer.parameters()
-            if layer.pieces > 1:
-                x = ops.maxout(x, weight, bias, pieces=layer.pieces)
+            if layer.norm is not None:
+                x = layer.batch_normalized(x)
+            elif layer.pieces > 1:
+                x = ops.maxout(x, *layer.parameters(), pieces=layer.pieces)
             else:
-                x = ops.linear_act(x, weight, bias, activation=layer.activation, slope=layer.slope)
+                x = ops.linear_act(x, *layer.parameters(), activation=layer.activation, slope=layer.slope)
             x = _drop(x, rates[i], seed, i + 1)
         return x
 
@@ -262,6 +299,16 @@ def _drop(x: Tensor, rate: float, seed: int | None, number: int) -> Tensor:
     if rate and seed is None:
         return nn.functional.dropout(x, rate)
     return ops.dropout(x, p=rate, seed=seed, offset=random.offset(number)) if rate else x
+
+
+def _takes_statistics(norm: nn.BatchNorm1d) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+def _has_settings(norm: nn.BatchNorm1d) -> bool:
+    """Whether the op has what this BatchNorm1d is set to."""
+    together = (norm.running_mean is None) == (norm.running_var is None)
+    return together and (norm.momentum is None or 0 <= norm.momentum <= 1) and norm.eps >= 0
 
 
 def _only_reparametrized(linear: nn.Module) -> bool:
@@ -285,19 +332,28 @@ def _why_not(linear: nn.Linear, following: nn.Module | None) -> str:
         return f"a {kind} has a forward of its own"
     if (dtype := next(linear.parameters()).dtype) not in _DTYPES:
         return f"its parameters are {str(dtype).removeprefix('torch.')}"
-    if not _Layer(linear, None, None).is_unchanged():
+    if not _Layer(linear).is_unchanged():
         return "it has hooks"
     if following is None:
         return _LAST
+    if type(following) is nn.BatchNorm1d:
+        if following.num_features != linear.out_features or not _has_settings(following):
+            return f"{following} does not fit"
+        return "" if _Layer(linear, following).is_unchanged() else "the BatchNorm1d has hooks"
     if type(following) in _ACTIVATIONS:
         if not _ACTIVATIONS[type(following)][1](following):
             return f"{following} is no activation of the ops"
-        return "" if _Layer(linear, following, None).is_unchanged() else f"the {type(following).__name__} has hooks"
+        return "" if _Layer(linear, after=following).is_unchanged() else f"the {type(following).__name__} has hooks"
     if type(following) is nn.MaxPool1d:
         if not _pool_size(following) or linear.out_features % _pool_size(following):
             return f"{following} is no maxout"
-        return "" if _Layer(linear, following, None).is_unchanged() else "the MaxPool1d has hooks"
+        return "" if _Layer(linear, after=following).is_unchanged() else "the MaxPool1d has hooks"
     return f"{type(following).__name__} follows"
+
+
+def _follows(linear: nn.Linear, norm: nn.BatchNorm1d, activation: nn.Module) -> bool:
+    """Whether the op has what comes after a BatchNorm1d."""
+    return type(activation) in _ACTIVATIONS and _Layer(linear, norm, activation).is_unchanged()
 
 
 def _steps(container: nn.Sequential, left: tuple[str, ...] = ()) -> list:
@@ -306,18 +362,22 @@ def _steps(container: nn.Sequential, left: tuple[str, ...] = ()) -> list:
     i = 0
     while i < len(children):
         child, following = children[i], children[i + 1] if i + 1 < len(children) else None
-        chained = steps and isinstance(steps[-1], _Chain)
+        chained = steps and isinstance(steps[-1], _Chain) and steps[-1].layers[-1].norm is None
         reason = _why_not(child, following) if isinstance(child, nn.Linear) and names[i] not in left else "left"
         if reason and not (chained and reason == _LAST):
             steps.append(child)
             i += 1
             continue
-        after = following if not reason else None
-        i += 1 if after is None else 2
+        norm = following if type(following) is nn.BatchNorm1d else None
+        after = following if not reason and norm is None else None
+        i += 1 if reason else 2
+        if norm is not None and i < len(children) and _follows(child, norm, children[i]):
+            after = children[i]
+            i += 1
         dropout = children[i] if i < len(children) and type(children[i]) is nn.Dropout else None
         i += dropout is not None
-        layer = _Layer(child, after, dropout)
-        if chained and (layer.pieces == 1 or steps[-1].pieces in (1, layer.pieces)):
+        layer = _Layer(child, norm, after, dropout)
+        if chained and norm is None and (layer.pieces == 1 or steps[-1].pieces in (1, layer.pieces)):
             steps[-1] = _Chain([*steps[-1].layers, layer])
         else:
             steps.append(_Chain([layer]))

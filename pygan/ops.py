@@ -84,6 +84,76 @@ def maxout(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, pieces: int
     return _C.maxout(x, weight, bias, pieces)
 
 
+def linear_batch_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "identity",
+    slope: float = 0.01,
+) -> Tensor:
+    r"""A linear layer, batch normalisation and an activation, in one call.
+
+    :math:`y = f(\gamma (h - \mu) / \sqrt{v + \epsilon} + \beta)` with :math:`h = x W^\top + b`; :math:`\mu` and
+    :math:`v` are the columns' mean and variance over the batch (over m) in training, or where there are no running
+    statistics, else the running ones. Each panel of columns is normalised
+    by the thread that has multiplied it, while it is in the cache. h and y are kept for backward. In training the
+    gradient of `bias`, which the batch's mean takes off again, is exactly zero.
+
+    Args:
+        x: (m, k); m > 1 where the batch's statistics are taken, or 0.
+        weight: (n, k), of x's dtype and device.
+        bias: (n) or None.
+        gamma: (n), of x's dtype (float32 beside half types too, like the next three), or None: 1.
+        beta: (n) or None: 0.
+        running_mean: (n) or None; in training moved towards the batch's mean, in place.
+        running_var: (n) or None, as running_mean; moved towards the batch's variance, over m - 1.
+        training: whether the batch's statistics are taken.
+        momentum: the share of the batch in the running statistics, in [0, 1].
+        eps: >= 0.
+        activation: identity, relu, leaky_relu, tanh, sigmoid, elu or softplus.
+        slope: leaky_relu's slope below zero, >= 0.
+
+    Returns:
+        (m, n), contiguous, of x's dtype.
+
+    Raises:
+        ValueError: a shape, device, number or activation name that does not fit; one row in training.
+        TypeError: a dtype that does not fit.
+
+    >>> x = torch.randn(8, 3)
+    >>> y = linear_batch_norm_act(x, torch.randn(4, 3), training=True)
+    >>> torch.allclose(y.mean(0), torch.zeros(4), atol=1e-5)
+    True
+
+    Source: Ioffe and Szegedy 2015, "Batch normalization", Algorithms 1 and 2.
+    """
+    if _is_compiling():
+        return _ops.linear_batch_norm_act(
+            x,
+            weight,
+            bias,
+            gamma,
+            beta,
+            running_mean,
+            running_var,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+            activation=activation,
+            slope=slope,
+        )
+    vectors = (bias, gamma, beta, running_mean, running_var)
+    return _C.linear_batch_norm_act(x, weight, *vectors, training, momentum, eps, activation, slope)
+
+
 def dropout(x: Tensor, *, p: float, seed: int, offset: int) -> Tensor:
     r"""Dropout with a mask that is a function of (seed, offset, element): :math:`x \cdot m / (1 - p)`.
 

@@ -21,6 +21,7 @@ __all__ = [
     "generator_loss",
     "head_loss",
     "linear_act",
+    "linear_batch_norm_act",
     "maxout",
     "minibatch_indices",
     "mlp",
@@ -195,6 +196,43 @@ def linear_act(x, weight, bias=None, *, activation="relu", slope=0.01, dropout=0
     """
     act = _named(ACTIVATIONS, activation, "activation")
     return act(F.linear(_dropped(x, dropout, seed, offset), weight, bias), slope)
+
+
+def linear_batch_norm_act(
+    x,
+    weight,
+    bias=None,
+    gamma=None,
+    beta=None,
+    running_mean=None,
+    running_var=None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "identity",
+    slope: float = 0.01,
+) -> Tensor:
+    """Twin of `pygan.ops.linear_batch_norm_act`.
+
+    >>> y = linear_batch_norm_act(torch.tensor([[0.0], [2.0]]), torch.ones(1, 1), training=True, eps=0.0)
+    >>> y.flatten().tolist()
+    [-1.0, 1.0]
+    """
+    act = _named(ACTIVATIONS, activation, "activation")
+    h = F.linear(x, weight, bias)
+    of_batch = training or running_mean is None
+    if h.numel():  # a batch without rows has no statistics
+        running = (running_mean, running_var)
+        h = _wide(h)
+        mean, variance = (h.mean(0), h.var(0, correction=0)) if of_batch else map(_wide, running)
+        if training and running_mean is not None:
+            with torch.no_grad():
+                for old, now in zip(running, (mean, h.var(0)), strict=True):
+                    old.lerp_(now.to(old.dtype), momentum)
+        h = (h - mean) / torch.sqrt(variance + eps)
+        h = (h if gamma is None else h * gamma) + (0 if beta is None else beta)
+    return act(h, slope).to(x.dtype)
 
 
 def maxout(x, weight, bias=None, *, pieces, dropout=0.0, seed=0, offset=0) -> Tensor:

@@ -70,6 +70,28 @@ def test_maxout(shape, dtype, pieces):
         assert_like_the_op("maxout_backward", grad_y, x, weight, winner, **keywords)
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (7, 13, 17), (64, 100, 128)], ids=shape_id)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=dtype_id)  # half types: variances near zero
+@pytest.mark.parametrize("given", [False, True], ids=["batch", "running"])
+def test_linear_batch_norm_act(shape, dtype, given):
+    n = shape[2]
+    x, weight, bias = layer(*shape, dtype=dtype)
+    gamma, beta, mean = (normal(n, dtype=dtype, seed=seed) for seed in (5, 6, 7))
+    statistics = (mean, gamma.abs() + 1) if given else (None, None)
+    for keep in (True, False):
+        settings = {"activation": "tanh", "slope": 0.0}
+        y, h, used, inverse, _ = assert_like_the_op(
+            "linear_batch_norm_act_forward", x, weight, bias, gamma, beta, *statistics, eps=0.1, keep=keep, **settings
+        )
+        if not keep:
+            continue
+        grad_y = normal(*y.shape, dtype=dtype, seed=4)
+        for mask in MASKS:
+            keywords = {"batch_statistics": not given, "output_mask": mask, **settings}
+            saved = (x, weight, h, y, gamma, used, inverse)
+            assert_like_the_op("linear_batch_norm_act_backward", grad_y, *saved, **keywords)
+
+
 def test_maxout_takes_the_first_of_equals_and_nan():
     weight = torch.tensor([[1.0], [1.0], [0.0], [0.0], [float("nan")], [2.0]])
     _, winner = assert_like_the_op(

@@ -18,7 +18,16 @@ MATHS = ["tf32", "bf16", "fp32"]
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in (*(f"layer_{math}" for math in MATHS), "dropout", "noise")]
 KERNELS += [
     CSRC / "cuda" / f"{name}.cu"
-    for name in ("optimizer", "gan_loss", "small_mlp", "head_loss", "parzen", "engine", "engine_head")
+    for name in (
+        "optimizer",
+        "gan_loss",
+        "small_mlp",
+        "head_loss",
+        "linear_batch_norm_act",
+        "parzen",
+        "engine",
+        "engine_head",
+    )
 ]
 KERNELS += [CSRC / "cuda" / f"engine_{name}.cu" for name in ("prepare", "fp32", "tf32", "bf16", "f16", "fp64")]
 DRIVER = SIMT / "kernels.cpp"
@@ -101,6 +110,8 @@ ENGINES = [
 ]
 HEADS = [f"head {dtype} {rows} {width}" for dtype in ("f32", "bf16") for rows, width in ((128, 128), (301, 77), (3, 1))]
 HEADS += ["head f32 40 5000"]
+# A whole panel of 32 columns, a last one of few, fewer rows than warps.
+BATCH_NORMS = [f"batch_norm {dtype} {size}" for dtype in ("f32", "bf16") for size in ("64 64 32", "37 45 9", "2 1 3")]
 # Fewer samples than a warp has lanes, no whole tile, more samples than go together, rows that no vector fits.
 PARZENS = [f"parzen {dtype} 133 77 65" for dtype in ("f32", "bf16", "f64")]
 PARZENS += ["parzen f32 1 1 1", "parzen f32 5 8300 4", "parzen bf16 300 200 33"]
@@ -288,6 +299,16 @@ def test_no_race_in_the_head(hooked, seed, multiprocessors):
     assert faults(run_cases(hooked, HEADS, multiprocessors, seed)) == []
 
 
+def test_batch_norm_of_whole_panels(hooked):
+    cases = [f"batch_norm {dtype} 64 64 64" for dtype in ("f32", "bf16")]
+    assert faults(run_cases(hooked, cases, 132, counted=True)) == []
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_race_in_batch_norm(hooked, seed):
+    assert faults(run_cases(hooked, BATCH_NORMS, 132, seed)) == []
+
+
 @pytest.mark.parametrize("multiprocessors", [132, 4, 1])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_race_in_parzen(hooked, seed, multiprocessors):
@@ -301,7 +322,7 @@ def test_no_race_in_iterations(hooked, seed, multiprocessors):
 
 
 def test_sanitizers_in_iterations(sanitized):
-    assert faults(run_cases(sanitized, ENGINES + HEADS + PARZENS, 132)) == []
+    assert faults(run_cases(sanitized, ENGINES + HEADS + BATCH_NORMS + PARZENS, 132)) == []
 
 
 @pytest.mark.parametrize("tile", TILES)

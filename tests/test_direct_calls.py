@@ -16,6 +16,7 @@ LIST = [torch.ones(2)]
 CALLS = {
     "linear_act": lambda x: ops.linear_act(x, X, X[0, :3], activation="tanh"),
     "maxout": lambda x: ops.maxout(x, torch.ones(6, 4), pieces=3),
+    "linear_batch_norm_act": lambda x: ops.linear_batch_norm_act(x, torch.ones(6, 4), training=True, activation="tanh"),
     "discriminator_loss": lambda x: ops.discriminator_loss(x, X),
     "generator_loss": lambda x: ops.generator_loss(x, kind="minimax"),
     "head_loss": lambda x: ops.head_loss(x, X[:1], X[0, :1], real_rows=2, label_smoothing=0.1)[0],

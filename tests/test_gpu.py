@@ -26,6 +26,12 @@ NARROW = [(64, 32), (48, 32), (48,), (2, 48), (2,)]
 OPS = {
     "linear_act": ([(64, 1024), (72, 1024), (72,)], lambda x, w, b: pygan.ops.linear_act(x, w, b, activation="tanh")),
     "maxout": ([(64, 1024), (80, 1024), (80,)], lambda x, w, b: pygan.ops.maxout(x, w, b, pieces=5)),
+    "linear_batch_norm_act": (
+        [(64, 1024), (72, 1024), (72,), (72,)],
+        lambda x, w, gamma, beta: pygan.ops.linear_batch_norm_act(
+            x, w, None, gamma, beta, training=True, activation="tanh"
+        ),
+    ),
     "dropout": ([(100, 33)], lambda x: pygan.ops.dropout(x, p=0.5, seed=1, offset=2)),
     "mlp": (NARROW, lambda *tensors: mlp(*tensors, dropout=0.5)),
     "narrow mlp": (NARROW, lambda *tensors: mlp(*tensors, dropout=0.0)),

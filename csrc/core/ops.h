@@ -86,6 +86,43 @@ struct MaxoutBackward {
   Resources run;
 };
 
+// h = x . weight^T + bias (m, n); y = act(gamma (h - mean) / sqrt(variance + eps) + beta), column by column. Vectors are
+// contiguous (n), in the type that is computed with.
+struct LinearBatchNormForward {
+  DType dtype;
+  Matrix x, weight;
+  const void* bias;                         // of dtype, or null
+  const void *gamma, *beta;                 // null: 1 and 0
+  const void *given_mean, *given_variance;  // null: the batch's, over its m rows
+  double eps;
+  Activation activation;
+  double slope;
+  void* h;  // contiguous (m, n), kept for backward; null: not wanted
+  void* y;
+  void *mean, *inverse;  // (n) what was subtracted, 1 / sqrt(variance + eps)
+  void* variance;        // (n) the batch's, over m - 1; null where it was given
+  Resources run;
+  bool has_product = false;  // a library has filled h
+};
+
+// g = grad_y * act'(y), z = (h - mean) * inverse; grad_beta = column sums of g, grad_gamma = those of g z;
+// grad_h = gamma inverse (g - mean of g - z * mean of g z), or gamma inverse g where the statistics were given; the
+// layer's gradients follow from grad_h as from a linear layer's.
+struct LinearBatchNormBackward {
+  DType dtype;
+  Matrix x, weight;
+  const void *grad_y, *h, *y;  // contiguous (m, n)
+  const void* gamma;           // or null
+  const void *mean, *inverse;
+  bool batch_statistics;
+  Activation activation;
+  double slope;
+  void* grad_h;                            // contiguous (m, n)
+  void *grad_gamma, *grad_beta;            // (n), in the type that is computed with
+  void *grad_x, *grad_weight, *grad_bias;  // null where not wanted
+  Resources run;
+};
+
 // A whole MLP of linear layers that are narrow enough for one launch, activations on the way.
 constexpr int kSmallMlpWidth = 128;  // of every layer's input and output, at most
 constexpr int kSmallMlpLayers = 8;
@@ -252,6 +289,8 @@ struct Backend {
   void (*linear_act_backward)(const LinearActBackward&);
   void (*maxout_forward)(const MaxoutForward&);
   void (*maxout_backward)(const MaxoutBackward&);
+  void (*linear_batch_norm_act_forward)(const LinearBatchNormForward&);
+  void (*linear_batch_norm_act_backward)(const LinearBatchNormBackward&);
   void (*dropout_forward)(const DropoutForward&);
   void (*gan_loss_forward)(const GanLossForward&);
   void (*gan_loss_backward)(const GanLossBackward&);

@@ -9,6 +9,8 @@ const Backend& backend() {
                                     linear_act_backward,
                                     maxout_forward,
                                     maxout_backward,
+                                    linear_batch_norm_act_forward,
+                                    linear_batch_norm_act_backward,
                                     dropout_forward,
                                     gan_loss_forward,
                                     gan_loss_backward,

@@ -13,6 +13,8 @@ void linear_act_forward(const LinearActForward& op);
 void linear_act_backward(const LinearActBackward& op);
 void maxout_forward(const MaxoutForward& op);
 void maxout_backward(const MaxoutBackward& op);
+void linear_batch_norm_act_forward(const LinearBatchNormForward& op);
+void linear_batch_norm_act_backward(const LinearBatchNormBackward& op);
 void dropout_forward(const DropoutForward& op);
 void gan_loss_forward(const GanLossForward& op);
 void gan_loss_backward(const GanLossBackward& op);

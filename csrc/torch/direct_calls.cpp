@@ -107,6 +107,43 @@ py::object maxout(py::handle x, py::handle weight, py::handle bias, py::handle p
   return without_gil([&] { return op.call(unpack(x), unpack(weight), given, pieces, 0.0, 0, 0); });
 }
 
+py::object linear_batch_norm_act(py::handle x, py::handle weight, py::handle bias, py::handle gamma, py::handle beta,
+                                 py::handle running_mean, py::handle running_var, py::handle training_,
+                                 py::handle momentum_, py::handle eps_, py::handle activation_name, py::handle slope_) {
+  constexpr const char* kName = "linear_batch_norm_act";
+  if (!PyBool_Check(training_.ptr()))
+    throw py::type_error(c10::str(kName, ": training must be True or False, got ", Py_TYPE(training_.ptr())->tp_name));
+  const bool training = training_.is(py::bool_(true));
+  const double momentum = number(kName, "momentum", momentum_), eps = number(kName, "eps", eps_);
+  const auto activation = text(kName, "activation", activation_name);
+  const double slope = number(kName, "slope", slope_);
+  check_tensor(kName, "x", x);
+  check_tensor(kName, "weight", weight);
+  const std::pair<const char*, py::handle> vectors[] = {
+      {"bias", bias}, {"gamma", gamma}, {"beta", beta}, {"running_mean", running_mean}, {"running_var", running_var}};
+  bool plain = are_plain(x, weight);
+  optional<Tensor> given[5];
+  for (size_t i = 0; i < 5; ++i) {
+    const auto& [name, vector] = vectors[i];
+    check_tensor(kName, name, vector, true);
+    if (vector.is_none()) continue;
+    plain = plain && is_plain(vector);
+    given[i] = unpack(vector);
+  }
+  if (!plain) {
+    using namespace py::literals;
+    return torch_op(kName)(x, weight, bias, gamma, beta, running_mean, running_var, "training"_a = training,
+                           "momentum"_a = momentum, "eps"_a = eps, "activation"_a = activation, "slope"_a = slope);
+  }
+  using Vector = const optional<Tensor>&;
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, Vector, Vector, Vector, Vector, Vector, bool,
+                                        double, double, c10::string_view, double)>("pygan::linear_batch_norm_act");
+  return without_gil([&] {
+    return op.call(unpack(x), unpack(weight), given[0], given[1], given[2], given[3], given[4], training, momentum, eps,
+                   activation, slope);
+  });
+}
+
 py::object discriminator_loss(py::handle real, py::handle fake, py::handle smoothing_, py::handle reduction_name) {
   const double smoothing = number("discriminator_loss", "label_smoothing", smoothing_);
   const auto reduction = text("discriminator_loss", "reduction", reduction_name);
@@ -165,6 +202,7 @@ void define_direct_calls(py::module_& m) {
   });
   m.def("linear_act", linear_act);
   m.def("maxout", maxout);
+  m.def("linear_batch_norm_act", linear_batch_norm_act);
   m.def("discriminator_loss", discriminator_loss);
   m.def("generator_loss", generator_loss);
   m.def("head_loss", head_loss);

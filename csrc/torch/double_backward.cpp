@@ -2,8 +2,12 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/expm1.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/sigmoid.h>
+#include <ATen/ops/where.h>
 
 #include "checks.h"
 #include "find_op.h"
@@ -24,6 +28,26 @@ std::tuple<Tensor, Tensor, Tensor> empty_layer_grads(const Tensor& x, const Tens
 std::array<Tensor, 3> defined_where(const std::tuple<Tensor, Tensor, Tensor>& grads, const std::array<bool, 3>& mask) {
   const auto& [grad_x, grad_weight, grad_bias] = grads;
   return {mask[0] ? grad_x : Tensor(), mask[1] ? grad_weight : Tensor(), mask[2] ? grad_bias : Tensor()};
+}
+
+Tensor activation_derivative(Activation activation, const Tensor& y, double slope) {
+  switch (activation) {
+    case Activation::identity:
+      return {};
+    case Activation::relu:
+      return (y > 0).to(y.scalar_type());
+    case Activation::leaky_relu:
+      return at::where(y > 0, at::ones({}, y.options()), at::full({}, slope, y.options()));
+    case Activation::tanh:
+      return 1 - y * y;
+    case Activation::sigmoid:
+      return y * (1 - y);
+    case Activation::elu:
+      return at::where(y > 0, at::ones({}, y.options()), y + 1);
+    case Activation::softplus:
+      return -(-y).expm1();
+  }
+  return {};
 }
 
 TermDerivatives term_derivatives(GanTerm term, const Tensor& logits, double smoothing) {

@@ -8,6 +8,7 @@
 #include <array>
 #include <tuple>
 
+#include "../core/activation.h"
 #include "../core/gan_loss.h"
 
 namespace pygan {
@@ -33,6 +34,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_double_backward(const Layer
                                                                      const torch::autograd::variable_list& cotangents,
                                                                      const at::Tensor& g, const at::Tensor& x,
                                                                      const at::Tensor& weight);
+
+// f'(x) from y = f(x), differentiable; undefined where it is 1.
+at::Tensor activation_derivative(Activation activation, const at::Tensor& y, double slope);
 
 // First and second derivative of a term of the loss with respect to each logit, differentiable.
 struct TermDerivatives {

@@ -25,6 +25,21 @@ TORCH_LIBRARY(pygan, m) {
       "maxout_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor argmax, *, int pieces, float dropout, "
       "SymInt seed, SymInt offset, bool[3] output_mask) -> (Tensor, Tensor, Tensor)",
       tags);
+  m.def(
+      "linear_batch_norm_act(Tensor x, Tensor weight, Tensor? bias=None, Tensor? gamma=None, Tensor? beta=None, "
+      "Tensor(a!)? running_mean=None, Tensor(b!)? running_var=None, *, bool training, float momentum=0.1, "
+      "float eps=1e-05, str activation=\"identity\", float slope=0.01) -> Tensor",
+      tags);
+  m.def(
+      "linear_batch_norm_act_forward(Tensor x, Tensor weight, Tensor? bias, Tensor? gamma, Tensor? beta, "
+      "Tensor? mean, Tensor? variance, *, float eps, str activation, float slope, bool keep) "
+      "-> (Tensor y, Tensor h, Tensor mean, Tensor inverse, Tensor variance)",
+      tags);
+  m.def(
+      "linear_batch_norm_act_backward(Tensor grad_y, Tensor x, Tensor weight, Tensor h, Tensor y, Tensor? gamma, "
+      "Tensor mean, Tensor inverse, *, bool batch_statistics, str activation, float slope, bool[3] output_mask) "
+      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_gamma, Tensor grad_beta)",
+      tags);
   m.def("dropout(Tensor x, *, float p, SymInt seed, SymInt offset) -> Tensor", tags);
   m.def(
       "mlp(Tensor x, Tensor[] weights, Tensor?[] biases, *, str[] activations, float slope=0.01, int pieces=1, "

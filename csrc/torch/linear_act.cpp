@@ -5,10 +5,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/expm1.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/where.h>
 #include <torch/library.h>
 
 #include "autocast.h"
@@ -137,26 +133,6 @@ Tensor derivative_slope(Activation activation, const Tensor& y) {
   }
 }
 
-Tensor derivative(Activation activation, const Tensor& y, double slope) {
-  switch (activation) {
-    case Activation::identity:
-      return {};
-    case Activation::relu:
-      return (y > 0).to(y.scalar_type());
-    case Activation::leaky_relu:
-      return at::where(y > 0, at::ones({}, y.options()), at::full({}, slope, y.options()));
-    case Activation::tanh:
-      return 1 - y * y;
-    case Activation::sigmoid:
-      return y * (1 - y);
-    case Activation::elu:
-      return at::where(y > 0, at::ones({}, y.options()), y + 1);
-    case Activation::softplus:
-      return -(-y).expm1();
-  }
-  return {};
-}
-
 // The gradients of backward's inputs. With g = grad_y * f'(y), grad_x = mask(g W), grad_W = g^T mask(x), grad_b =
 // sum g, and the cotangents v_x, v_W, v_b of the three: dg = mask(v_x) W^T + mask(x) v_W^T + v_b.
 struct LinearActDoubleBackward {
@@ -171,7 +147,7 @@ struct LinearActDoubleBackward {
     const Activation activation = static_cast<Activation>(settings.kind);
     const auto type = y.scalar_type(), wide = at::toOpMathType(type);  // factors of half types meet in fp32
     const Tensor wide_y = y.to(wide);
-    const Tensor d = derivative(activation, wide_y, settings.slope);
+    const Tensor d = activation_derivative(activation, wide_y, settings.slope);
     const Tensor g = d.defined() ? (grad_y * d).to(type) : grad_y;
     auto [grad_g, grad_x, grad_weight] = layer_double_backward(settings, cotangents, g, x, weight);
     Tensor grad_grad_y = grad_g, grad_of_y;

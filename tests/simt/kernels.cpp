@@ -5,6 +5,7 @@
 //                                               maxout whose product is there; variants are in Layer
 //   <op> <dtype> <n>                            elementwise: accesses alone are looked at
 //   <op> <dtype> <rows> <width>                 an MLP of three layers in one launch: accesses alone
+//   batch_norm <dtype> <m> <n> <k>              linear_batch_norm_act forward and backward: accesses alone
 //   head <dtype> <rows> <width>                 head_loss forward and backward: accesses alone
 //   parzen <dtype> <rows> <samples> <dim>       parzen_log_likelihood
 //   engine <arithmetic> <update> <m> <dropout> <hidden>
@@ -269,6 +270,25 @@ void run_head(DType dtype, int64_t rows, int64_t width) {
 }
 
 template <class S>
+void run_batch_norm(DType dtype, int64_t m, int64_t n, int64_t k) {
+  using T = Compute<S>;
+  const Values<S> x(m, k, 1), weight(n, k, 2), bias(n, 1, 3), grad_y(m, n, 4);
+  const Values<T> gamma(n, 1, 5), beta(n, 1, 6);
+  const DeviceArray<S> h(size_t(m * n)), y(size_t(m * n)), grad_h(size_t(m * n)), grad_x(size_t(m * k)),
+      grad_weight(size_t(n * k)), grad_bias(static_cast<size_t>(n));
+  const auto vector = [&] { return DeviceArray<T>(static_cast<size_t>(n)); };
+  const DeviceArray<T> mean = vector(), inverse = vector(), variance = vector(), grad_gamma = vector(),
+                       grad_beta = vector();
+  linear_batch_norm_act_forward({dtype, x.view(), weight.view(), bias.device.data(), gamma.device.data(),
+                                 beta.device.data(), nullptr, nullptr, 1e-5, Activation::tanh, 0, h.data(), y.data(),
+                                 mean.data(), inverse.data(), variance.data(), resources()});
+  linear_batch_norm_act_backward({dtype, x.view(), weight.view(), grad_y.device.data(), h.data(), y.data(),
+                                  gamma.device.data(), mean.data(), inverse.data(), true, Activation::tanh, 0,
+                                  grad_h.data(), grad_gamma.data(), grad_beta.data(), grad_x.data(), grad_weight.data(),
+                                  grad_bias.data(), resources()});
+}
+
+template <class S>
 void run_parzen(DType dtype, std::istream& rest) {
   int64_t n, count, dim;
   rest >> n >> count >> dim;
@@ -365,6 +385,9 @@ void run_case(const std::string& line) {
   int64_t n;
   words >> n;
   int width;
+  if (int64_t k; what == "batch_norm" && words >> width >> k)
+    return arithmetic == "bf16" ? run_batch_norm<BFloat16>(DType::bf16, n, width, k)
+                                : run_batch_norm<float>(DType::f32, n, width, k);
   if (words >> width && what == "head")
     return arithmetic == "bf16" ? run_head<BFloat16>(DType::bf16, n, width) : run_head<float>(DType::f32, n, width);
   if (words)
