@@ -545,7 +545,11 @@ PRODUCTS = ("auto", "fused", "library")
 
 @contextlib.contextmanager
 def products(kind: str) -> Iterator[None]:
-    """Choose who multiplies in the layers of CUDA tensors, for the process, while the context lasts.
+    """Choose who multiplies in the layers, for the process, while the context lasts.
+
+    By default it is pygan's kernels but for sizes at which torch's library was measured or is expected to be faster:
+    large products on a GPU, large ones and products of vectors on Intel CPUs with AVX-512. With "fused" the results
+    are the same bits on any number of threads; a library's may depend on it.
 
     Args:
         kind: "fused", pygan's kernels; "library", torch's matrix product with pygan's kernels before and after it;

@@ -175,10 +175,11 @@ def test_thread_counts_and_repeats_give_the_same_bits(shape, dtype, set_threads)
     inputs = layer(*shape, dtype=dtype)
     ours, _ = pair(activation="tanh", **KEY)
     set_threads(1)
-    one = value_and_gradients(ours, inputs)
-    set_threads(2)
-    assert_same_bits(one, value_and_gradients(ours, inputs))
-    assert_same_bits(one, value_and_gradients(ours, inputs))
+    with pygan.ops.products("fused"):
+        one = value_and_gradients(ours, inputs)
+        set_threads(2)
+        assert_same_bits(one, value_and_gradients(ours, inputs))
+        assert_same_bits(one, value_and_gradients(ours, inputs))
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2), (1, 2)], ids=str)

@@ -205,18 +205,26 @@ def test_no_columns(statistics, device):
     assert [grad.shape for grad in torch.autograd.grad(y.sum(), inputs)] == [tensor.shape for tensor in inputs]
 
 
+@pytest.mark.parametrize("kind", ["fused", "library"])
+@pytest.mark.parametrize("shape", [(7, 13, 17), (64, 100, 128)], ids=shape_id)
+def test_whose_product_it_is_does_not_matter(shape, kind, device):
+    with pygan.ops.products(kind):
+        assert_twins(*pair(activation="tanh", training=True), tensors(shape, torch.float64, device), length=max(shape))
+    x, weight, gamma, beta = tensors(shape, device=device)
+    with pygan.ops.products(kind), torch.no_grad():
+        lean = pygan.ops.linear_batch_norm_act(x, weight, None, gamma, beta, training=True)
+    torch.testing.assert_close(lean, pair(training=True)[1](x, weight, gamma, beta), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(64, 100, 128), (300, 40, 70)], ids=shape_id)
-def test_same_bits_on_any_number_of_threads(shape):
+def test_same_bits_on_any_number_of_threads(shape, set_threads):
     ours, _ = pair(activation="leaky_relu", training=True)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    set_threads(1)
+    with pygan.ops.products("fused"):
         first = value_and_gradients(ours, tensors(shape))
-        torch.set_num_threads(2)
+        set_threads(2)
         for _ in range(3):
             assert_same_bits(first, value_and_gradients(ours, tensors(shape)))
-    finally:
-        torch.set_num_threads(threads)
 
 
 @over_statistics

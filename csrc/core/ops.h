@@ -47,7 +47,7 @@ struct LinearActForward {
   Dropout dropout;
   void* y;
   Resources run;
-  // dropout(x) . weight^T + bias, contiguous (m, n), where a library has computed it; bias is null then.
+  // dropout(x) . weight^T + bias, contiguous (m, n), where a library has computed it; bias is null then. It may be y.
   const void* product = nullptr;
 };
 
@@ -102,7 +102,7 @@ struct LinearBatchNormForward {
   void *mean, *inverse;  // (n) what was subtracted, 1 / sqrt(variance + eps)
   void* variance;        // (n) the batch's, over m - 1; null where it was given
   Resources run;
-  bool has_product = false;  // a library has filled h
+  bool has_product = false;  // a library has filled h, or y where h is null
 };
 
 // g = grad_y * act'(y), z = (h - mean) * inverse; grad_beta = column sums of g, grad_gamma = those of g z;

@@ -25,7 +25,7 @@ const Backend table = {
     noise,
     minibatch_indices,
     parzen_log_likelihood,
-    nullptr,
+    linear_act_grad,
     nullptr,
     nullptr,
     nullptr,

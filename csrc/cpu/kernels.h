@@ -7,6 +7,7 @@ namespace pygan::cpu::PYGAN_ISA {
 
 void linear_act_forward(const LinearActForward& op);
 void linear_act_backward(const LinearActBackward& op);
+void linear_act_grad(const LinearActBackward& op, void* g);
 void maxout_forward(const MaxoutForward& op);
 void maxout_backward(const MaxoutBackward& op);
 void linear_batch_norm_act_forward(const LinearBatchNormForward& op);

@@ -179,6 +179,7 @@ void forward(const LinearBatchNormForward& op) {
   const OpenMp workers(op.run.threads);
   PaddedBias<S> bias(op.bias, op.weight.rows);
   NormalizePanels<S> epilogue(op, bias.values());
+  if (op.has_product) return epilogue.normalize_rest(workers);
   const Dense<S> x = dense<S>(op.x, true), weight = dense<S>(op.weight, true);
   const Operand<T>* b = &weight;
   gemm({op.x.rows, op.weight.rows, op.x.cols, &x, &b, 1, &epilogue, nullptr, &workers});

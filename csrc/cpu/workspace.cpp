@@ -10,30 +10,33 @@ struct Kept {
   ~Kept() { std::free(memory); }
 };
 
-thread_local Kept kept;
+thread_local Kept kept_of_thread[Workspace::kKeptBuffers];
 
 }  // namespace
 
-Workspace::Workspace(size_t bytes) : borrowed_(bytes <= kKept && !kept.lent) {
+Workspace::Workspace(size_t bytes) {
   if (bytes == 0) bytes = 64;
-  if (!borrowed_) {
-    begin_ = next_ = static_cast<char*>(allocate(bytes));
+  for (; bytes <= kKept && kept_ < kKeptBuffers; ++kept_) {
+    Kept& kept = kept_of_thread[kept_];
+    if (kept.lent) continue;
+    if (bytes > kept.bytes) {
+      std::free(kept.memory);
+      kept.memory = nullptr;
+      kept.bytes = 0;
+      kept.memory = static_cast<char*>(allocate(bytes));
+      kept.bytes = bytes;
+    }
+    kept.lent = true;
+    begin_ = next_ = kept.memory;
     return;
   }
-  if (bytes > kept.bytes) {
-    std::free(kept.memory);
-    kept.memory = nullptr;
-    kept.bytes = 0;
-    kept.memory = static_cast<char*>(allocate(bytes));
-    kept.bytes = bytes;
-  }
-  kept.lent = true;
-  begin_ = next_ = kept.memory;
+  kept_ = kKeptBuffers;
+  begin_ = next_ = static_cast<char*>(allocate(bytes));
 }
 
 Workspace::~Workspace() {
-  if (borrowed_)
-    kept.lent = false;
+  if (kept_ < kKeptBuffers)
+    kept_of_thread[kept_].lent = false;
   else
     std::free(begin_);
 }

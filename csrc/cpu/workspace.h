@@ -7,8 +7,8 @@
 
 namespace pygan::cpu {
 
-// 64-byte aligned scratch for the lifetime of the object. One buffer per calling thread is kept and reused; a
-// second workspace alive in the same thread, or one above kKept bytes, gets memory of its own.
+// 64-byte aligned scratch for the lifetime of the object. Two buffers per calling thread are kept and reused; a third
+// workspace alive in the same thread, or one above kKept bytes, gets memory of its own.
 // Throws std::bad_alloc.
 class Workspace {
  public:
@@ -31,11 +31,12 @@ class Workspace {
   }
 
   static constexpr size_t kKept = size_t(64) << 20;
+  static constexpr int kKeptBuffers = 2;
 
  private:
   char* begin_;
   char* next_;
-  bool borrowed_;
+  int kept_ = 0;  // which of the kept buffers it is; kKeptBuffers: none
 };
 
 }  // namespace pygan::cpu

@@ -6,10 +6,15 @@
 #include <ATen/ops/sum.h>
 
 #include <atomic>
+#include <string_view>
 
 #include "checks.h"
 #include "device.h"
 #include "double_backward.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace pygan {
 namespace {
@@ -29,6 +34,31 @@ double worth_the_library(at::ScalarType type) {
   }
 }
 
+int64_t as_rows_count(const at::Tensor& x) { return x.size(-1) > 0 ? x.numel() / x.size(-1) : 0; }
+
+#if defined(__x86_64__)
+bool has_bf16_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
+}
+#endif
+
+// The CPU's rows of the table, measured on Sapphire Rapids (docs/performance.md). There the library has the faster
+// product of a vector, of one output, and of many rows; and its bf16 has matrix units that these kernels do not use.
+LibraryProducts on_cpu(const Backend& backend, at::ScalarType type, int64_t rows, int64_t outputs, double flops) {
+#if defined(__x86_64__)
+  static const bool intel = __builtin_cpu_is("intel"), tiles = has_bf16_tiles();
+  constexpr double kWorthACall = 2e4, kLarge = 2e7;
+  if (!intel || std::string_view(backend.name) != "avx512" || flops < kWorthACall) return {};
+  if (type == at::kFloat) {
+    const bool thin = rows <= 4 || (outputs <= 4 && rows >= 32), large = rows >= 192 && flops >= kLarge;
+    return {thin || large, thin || large};
+  }
+  if (type == at::kBFloat16 && tiles && flops >= kLarge) return {true, true};
+#endif
+  return {};
+}
+
 at::Tensor dropped(const at::Tensor& x, const Dropout& dropout) {
   return dropout.p > 0 ? call_dropout(x, dropout.p, int64_t(dropout.seed), int64_t(dropout.offset)) : x;
 }
@@ -39,18 +69,30 @@ Product product_choice() { return choice; }
 void set_product_choice(Product wanted) { choice = wanted; }
 
 bool uses_library(const Backend& backend, at::ScalarType type, double flops) {
-  if (!backend.linear_act_grad || choice == Product::fused) return false;
+  if (!backend.maxout_grad || choice == Product::fused) return false;
   return choice == Product::library || flops >= worth_the_library(type);
 }
 
-bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor& weight) {
-  return uses_library(backend, x.scalar_type(), 2.0 * double(x.numel()) * double(weight.size(0)));
+LibraryProducts library_products(const Backend& backend, const at::Tensor& x, const at::Tensor& weight, double dropout,
+                                 bool maxout) {
+  if (!backend.linear_act_grad || (maxout && !backend.maxout_grad) || choice == Product::fused) return {};
+  if (choice == Product::library) return {true, true};
+  const double flops = 2.0 * double(x.numel()) * double(weight.size(0));
+  if (backend.maxout_grad) {
+    const bool library = uses_library(backend, x.scalar_type(), flops);
+    return {library, library};
+  }
+  if (dropout > 0) return {};  // here the library's operand would be a copy
+  return on_cpu(backend, x.scalar_type(), as_rows_count(x), weight.size(0), flops);
 }
 
-at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                           const Dropout& dropout) {
+void library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                     const Dropout& dropout, at::Tensor out) {
   const at::Tensor rows = as_rows(dropped(x, dropout));
-  return bias ? at::addmm(*bias, rows, weight.t()) : at::mm(rows, weight.t());
+  if (bias)
+    at::addmm_out(out, *bias, rows, weight.t());
+  else
+    at::mm_out(out, rows, weight.t());
 }
 
 void library_backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout,

@@ -20,12 +20,20 @@ enum class Product { automatic, fused, library };
 Product product_choice();
 void set_product_choice(Product choice);
 
-bool uses_library(const Backend& backend, at::ScalarType type, double flops);
-bool uses_library(const Backend& backend, const at::Tensor& x, const at::Tensor& weight);
+// Which of a layer's products torch's library computes.
+struct LibraryProducts {
+  bool forward = false, backward = false;
+};
 
-// dropout(x) . weight^T + bias, contiguous (m, n): the bias before half types are rounded
-at::Tensor library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                           const Dropout& dropout);
+// By the table; the backend must be able to take a linear_act's products, or also a maxout's.
+LibraryProducts library_products(const Backend& backend, const at::Tensor& x, const at::Tensor& weight, double dropout,
+                                 bool maxout = false);
+// On a GPU, for layers of so much work.
+bool uses_library(const Backend& backend, at::ScalarType type, double flops);
+
+// dropout(x) . weight^T + bias, (m, n) into `out`: the bias before half types are rounded
+void library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                     const Dropout& dropout, at::Tensor out);
 
 // From g (m, n): grad_x, grad_weight and grad_bias into the tensors that are wanted.
 void library_backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout,

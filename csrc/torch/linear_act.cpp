@@ -38,11 +38,11 @@ Tensor forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bi
   Tensor y = at::empty_symint(with_last(x, weight.sym_size(0)), x.options());
   Run run(x.device());
   const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
-  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, bias, dropping) : Tensor();
+  const bool library = library_products(*run, x, weight, dropout).forward;
+  if (library) library_forward(x, weight, bias, dropping, as_rows(y));
   run->linear_act_forward({dtype_of(x), matrix_of(rows), matrix_of(weight),
-                           bias && !product.defined() ? dense_bias.const_data_ptr() : nullptr, act, slope, dropping,
-                           y.mutable_data_ptr(), run.resources(),
-                           product.defined() ? product.const_data_ptr() : nullptr});
+                           bias && !library ? dense_bias.const_data_ptr() : nullptr, act, slope, dropping,
+                           y.mutable_data_ptr(), run.resources(), library ? y.const_data_ptr() : nullptr});
   return y;
 }
 
@@ -85,7 +85,7 @@ Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, cons
                              mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
                              mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
                              run.resources()};
-  if (uses_library(*run, x, weight)) {
+  if (library_products(*run, x, weight, dropout).backward) {
     const Tensor g = at::empty({rows.size(0), weight.size(0)}, x.options());
     run->linear_act_grad(op, g.mutable_data_ptr());
     library_backward(g, x, weight, dropping, mask, grads);

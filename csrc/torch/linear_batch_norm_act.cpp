@@ -103,14 +103,13 @@ Outputs forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& b
   const Tensor wide_gamma = widened(gamma, x), wide_beta = widened(beta, x), wide_mean = widened(given_mean, x),
                wide_variance = widened(given_variance, x);
   Run run(x.device());
-  const bool library = uses_library(*run, x, weight);
-  if (library) h = library_forward(x, weight, bias, {});
+  const bool library = library_products(*run, x, weight, 0).forward;
+  if (library) library_forward(x, weight, bias, {}, keep ? h : y);
   run->linear_batch_norm_act_forward(
       {dtype_of(x), matrix_of(x), matrix_of(weight), data_of(dense_bias), data_of(wide_gamma), data_of(wide_beta),
        data_of(wide_mean), data_of(wide_variance), eps, act, slope, keep || library ? h.mutable_data_ptr() : nullptr,
        y.mutable_data_ptr(), mean.mutable_data_ptr(), inverse.mutable_data_ptr(),
        given_mean ? nullptr : variance.mutable_data_ptr(), run.resources(), library});
-  if (library && !keep) h = at::empty({0}, x.options());
   return outputs;
 }
 
@@ -154,7 +153,7 @@ Outputs backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, co
   const Tensor wide_gamma = widened(gamma, x), wide_mean = widened(mean, x), wide_inverse = widened(inverse, x);
   const Tensor grad_h = at::empty_like(dense_h);
   Run run(x.device());
-  const bool library = uses_library(*run, x, weight);
+  const bool library = library_products(*run, x, weight, 0).backward;
   const auto wanted = [&](int i, const Tensor& grad) {
     return mask[size_t(i)] && !library ? grad.mutable_data_ptr() : nullptr;
   };

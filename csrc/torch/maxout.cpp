@@ -40,7 +40,11 @@ Pair forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias
   const Tensor dense_bias = bias ? bias->contiguous() : Tensor();
   Run run(x.device());
   const Dropout dropping{dropout, uint64_t(seed), uint64_t(offset)};
-  const Tensor product = uses_library(*run, x, weight) ? library_forward(x, weight, bias, dropping) : Tensor();
+  Tensor product;
+  if (library_products(*run, x, weight, dropout, true).forward) {
+    product = at::empty({rows.size(0), weight.size(0)}, x.options());
+    library_forward(x, weight, bias, dropping, product);
+  }
   run->maxout_forward({dtype_of(x), matrix_of(rows), matrix_of(weight),
                        bias && !product.defined() ? dense_bias.const_data_ptr() : nullptr, pieces, dropping,
                        y.mutable_data_ptr(), argmax.mutable_data_ptr<uint8_t>(), run.resources(),
@@ -84,7 +88,7 @@ Grads backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight, cons
                           mask[1] ? grad_weight.mutable_data_ptr() : nullptr,
                           mask[2] ? grad_bias.mutable_data_ptr() : nullptr,
                           run.resources()};
-  if (uses_library(*run, x, weight)) {
+  if (library_products(*run, x, weight, dropout, true).backward) {
     const Tensor g = at::empty({rows.size(0), weight.size(0)}, x.options());
     run->maxout_grad(op, g.mutable_data_ptr());
     library_backward(g, x, weight, dropping, mask, grads);
