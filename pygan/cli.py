@@ -313,6 +313,7 @@ def bench(
     ] = None,
     seconds: Annotated[float, typer.Option(help="For each provider on each workload, about.")] = 3.0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="Of networks and data: fp32, bf16, and on CUDA tf32.")] = "fp32",
     memory: Annotated[bool, typer.Option("--memory", help="Measure memory too, each in a process of its own.")] = False,
     json: Annotated[Path | None, typer.Option(parser=_path, metavar="PATH", help="All figures in a file.")] = None,
     plot: Annotated[
@@ -331,6 +332,7 @@ def bench(
         memory=memory,
         json=json,
         plot=plot,
+        precision=precision,
     )
 
 

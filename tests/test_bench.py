@@ -58,20 +58,83 @@ def test_jax_agrees(workload, name):
     subprocess.run([sys.executable, "-P", "-c", program], check=True)
 
 
-def test_a_provider_that_computes_something_else_is_caught(monkeypatch):
-    class Other(providers.Eager):
-        def iteration(self, inputs):
-            return super().iteration(providers.Inputs(inputs.z_d, inputs.x * 1.1, inputs.z_g))
+class Other(providers.Eager):
+    """Trains on other rows than it is given."""
 
+    def step(self, inputs):
+        return super().step(providers.Inputs(inputs.z_d, inputs.x * 1.5, inputs.z_g))
+
+
+def test_a_provider_that_computes_something_else_is_caught(monkeypatch):
     monkeypatch.setitem(providers.PROVIDERS, "other", Other)
     with pytest.raises(ArithmeticError, match="small: in one iteration other differs from native by"):
         measure.check(SMALL, ("native", "other"), CPU)
+    with pytest.raises(ArithmeticError, match=r"other differs from eager's arithmetic in fp32 by .* is allowed"):
+        measure.check(SMALL, ("composed", "other"), CPU, "bf16")
+
+
+@pytest.mark.parametrize("workload", [SMALL, SMALL_MAXOUT, workloads.get("ring")], ids=lambda w: w.name)
+def test_providers_agree_in_bf16(workload):
+    measure.check(workload, ("composed", "eager"), CPU, "bf16")
+
+
+@pytest.mark.parametrize("workload", [SMALL, SMALL_MAXOUT], ids=lambda w: w.name)
+def test_a_captured_iteration_begins_where_the_networks_were_given(workload, monkeypatch):
+    def three_times(function, device):
+        for _ in range(3):
+            function()
+
+    monkeypatch.setattr(providers, "_warm_up", three_times)
+    monkeypatch.setattr(providers, "_capture", lambda function, device: function)
+    measure.check(workload, ("native", "eager graph"), CPU)
+    provider = measure.make(workload, "eager graph", workload.data(), CPU)
+    before = [p.detach().clone() for p in provider.parameters()]
+    provider.run(2)
+    assert not any(torch.equal(p, q) for p, q in zip(provider.parameters(), before, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", measure.PRECISIONS)
+@pytest.mark.parametrize("name", [name for name in providers.PROVIDERS if not name.startswith("jax")])
+def test_providers_agree_on_a_gpu(name, precision):
+    device = torch.device("cuda", 0)
+    if (reason := providers.why_not(name, device, precision)) is not None:
+        pytest.skip(reason)
+    for workload in (SMALL, workloads.get("ring"), workloads.get("snippet")):
+        measure.check(workload, ("eager", name), device, precision)
+        measure.make(workload, name, workload.data().to(device, measure.PRECISIONS[precision]), device).run(3)
+
+
+def test_a_provider_that_fails_is_left_out_where_that_is_asked(monkeypatch):
+    class Broken(providers.Eager):
+        def run(self, n):
+            raise RuntimeError("no luck")
+
+    monkeypatch.setitem(providers.PROVIDERS, "broken", Broken)
+    monkeypatch.setitem(providers.PROVIDERS, "other", Other)
+    failures, told = {}, []
+    names = ("native", "broken", "eager", "other")
+    rows = measure.compare(SMALL, names, CPU, seconds=0.02, rounds=3, failures=failures, doing=told.append)
+    assert [row.provider for row in rows] == ["native", "eager"]
+    assert failures["broken"] == "RuntimeError: no luck"
+    assert failures["other"].startswith("ArithmeticError: small: in one iteration other differs from eager")
+    assert set(told) == set(names)
+    with pytest.raises(RuntimeError, match="no luck"):
+        measure.compare(SMALL, names, CPU, seconds=0.02, rounds=3)
+
+
+def test_bf16_moves_half_the_bytes_and_leaves_torchs_setting_alone():
+    before = torch.get_float32_matmul_precision()
+    rows = measure.compare(SMALL, ("composed", "eager"), CPU, seconds=0.02, rounds=3, precision="bf16")
+    assert {row.precision for row in rows} == {"bf16"}
+    assert {row.bytes for row in rows} == {SMALL.bytes // 2}
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_the_native_engine_is_the_base_wherever_it_stands():
     rows = measure.compare(SMALL, ("eager", "native"), CPU, seconds=0.02, rounds=3)
     assert [row.provider for row in rows] == ["eager", "native"]
-    assert rows[1].ratio == 1.0 < rows[0].ratio
+    assert rows[1].ratio == 1.0 != rows[0].ratio
     assert "native is" in report.table(rows)
     assert "eager is" in report.table(rows[:1])
 
@@ -158,6 +221,10 @@ BAD = {
     "memory": (["--scaling", "batch", "--memory"], "leave out the scaling curve"),
     "seconds": (["--seconds", "0"], "seconds must be .*above 0"),
     "plot": (["--plot", "b.gif"], "plot must be a .png, .pdf or .svg file"),
+    "precision": (["--precision", "bf61"], "did you mean 'bf16'"),
+    "no TF32": (["--precision", "tf32"], "precision must be fp32 or bf16 on the CPU"),
+    "memory in bf16": (["--precision", "bf16", "--memory"], "memory is measured in fp32"),
+    "native in bf16": (["--precision", "bf16", "--provider", "native"], "runs fp32 and fp64 networks on the CPU"),
     "device": (["--device", "tpu"], "device must be cpu, cuda or cuda:N"),
 }
 

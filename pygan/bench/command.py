@@ -29,6 +29,7 @@ def run(
     memory: bool,
     json: Path | None,
     plot: Path | None,
+    precision: str = "fp32",
 ) -> int:
     """Time what was asked for and print the table.
 
@@ -41,6 +42,7 @@ def run(
         memory: whether to measure memory too.
         json: a file for all figures.
         plot: a picture.
+        precision: of `measure.PRECISIONS`.
 
     Raises:
         ValueError: an unknown name, or a number out of range.
@@ -48,6 +50,11 @@ def run(
     """
     seconds = check_number(seconds, "seconds", "above 0", lambda value: value > 0)
     where = check_device(device)
+    check_name(precision, measure.PRECISIONS, "precision")
+    if precision == "tf32" and where.type == "cpu":
+        raise ValueError("precision must be fp32 or bf16 on the CPU, which has no TF32")
+    if precision != "fp32" and memory:
+        raise ValueError("memory is measured in fp32: leave out the precision")
     _check_paths(json, plot)
     if plot is not None and plot.suffix not in _PLOTS:
         raise ValueError(f"plot must be a {', '.join(_PLOTS[:-1])} or {_PLOTS[-1]} file, got {plot}")
@@ -57,16 +64,17 @@ def run(
         check_name(scaling, ("batch", "width", "depth", "threads"), "scaling")
         if names:
             raise ValueError("scaling has workloads of its own: leave out the names of others")
-    chosen = _available(ways or (_SCALING_PROVIDERS if scaling else tuple(providers.PROVIDERS)), where, bool(ways))
+    candidates = ways or (_SCALING_PROVIDERS if scaling else tuple(providers.PROVIDERS))
+    chosen = _available(candidates, where, bool(ways), precision)
     names = [workloads.get(name).name for name in dict.fromkeys(names)] or workloads.DEFAULT
     machine = measure.machine(where)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     rows = []
     if scaling == "threads":
-        rows = _over_threads(chosen, where, seconds)
+        rows = _over_threads(chosen, where, seconds, precision)
     else:
         for workload in workloads.scaling(scaling) if scaling else map(workloads.get, names):
-            rows += _measured(workload, chosen, where, seconds)
+            rows += _measured(workload, chosen, where, seconds, precision)
     print(report.table(rows))
     used = {}
     if memory:
@@ -94,11 +102,11 @@ def _check_paths(json: Path | None, plot: Path | None) -> None:
         raise ValueError(f"json and plot must be two files, got {json} for both")
 
 
-def _available(ways: Sequence[str], device: torch.device, asked: bool) -> list[str]:
+def _available(ways: Sequence[str], device: torch.device, asked: bool, precision: str = "fp32") -> list[str]:
     chosen = []
     for way in dict.fromkeys(ways):
         check_name(way, providers.PROVIDERS, "provider")
-        reason = providers.why_not(way, device)
+        reason = providers.why_not(way, device, precision)
         if reason is None:
             chosen.append(way)
         elif asked:
@@ -108,18 +116,20 @@ def _available(ways: Sequence[str], device: torch.device, asked: bool) -> list[s
     return chosen
 
 
-def _measured(workload: workloads.Workload, chosen: list[str], device: torch.device, seconds: float) -> list[Row]:
+def _measured(
+    workload: workloads.Workload, chosen: list[str], device: torch.device, seconds: float, precision: str
+) -> list[Row]:
     print(f"{workload.name} ...", file=sys.stderr, flush=True)
-    return measure.compare(workload, chosen, device, seconds=seconds)
+    return measure.compare(workload, chosen, device, seconds=seconds, precision=precision)
 
 
-def _over_threads(chosen: list[str], device: torch.device, seconds: float) -> list[Row]:
+def _over_threads(chosen: list[str], device: torch.device, seconds: float, precision: str) -> list[Row]:
     before, rows = torch.get_num_threads(), []
     try:
         for threads in range(1, check_whole(before, "threads") + 1):
             torch.set_num_threads(threads)
             for workload in (workloads.get("snippet"), workloads.get("stack")):
-                found = _measured(workload, chosen, device, seconds)
+                found = _measured(workload, chosen, device, seconds, precision)
                 rows += [Row(**{**vars(row), "workload": f"{row.workload} / {threads}"}) for row in found]
     finally:
         torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +34,8 @@ class Inputs:
         m, length = workload.batch, workload.generator.sizes[0]
 
         def noise(stream: int) -> Tensor:
-            return ops.noise((m, length), seed=SEED, offset=random.offset(stream, 0), device=values.device)
+            offset = random.offset(stream, 0)
+            return ops.noise((m, length), seed=SEED, offset=offset, dtype=values.dtype, device=values.device)
 
         rows = ops.minibatch_indices(len(values), m, start=0, seed=SEED, offset=random.offset(random.MINIBATCH, 0))
         return cls(noise(random.NOISE_D), values[rows.to(values.device)], noise(random.NOISE_G))
@@ -88,7 +90,7 @@ def plain(network: Network, like: MLP) -> nn.Sequential:
         if network.dropout:
             modules.append(nn.Dropout(network.dropout))
         out, inside = layer.weight.shape
-        linear = nn.Linear(inside, out, device=layer.weight.device)
+        linear = nn.Linear(inside, out, device=layer.weight.device, dtype=layer.weight.dtype)
         with torch.no_grad():
             linear.weight.copy_(layer.weight)
             linear.bias.copy_(layer.bias)
@@ -98,6 +100,8 @@ def plain(network: Network, like: MLP) -> nn.Sequential:
 
 class Eager:
     """The loop that everybody writes, with torch's fused optimizers, its best form."""
+
+    _capturable = False  # of Adam: its counts stay on the device
 
     def __init__(
         self,
@@ -111,14 +115,16 @@ class Eager:
         self.discriminator = plain(workload.discriminator, networks[1])
         self._steps = [self._optimizer(network) for network in (self.generator, self.discriminator)]
         m = workload.batch
-        self._ones, self._zeros = (torch.full((m, 1), float(v), device=values.device) for v in (1, 0))
+        self._ones, self._zeros = (values.new_full((m, 1), v) for v in (1, 0))
         self._d_loss, self._g_loss = compiled(self._d_loss), compiled(self._g_loss)
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        rule = self.workload.rule
+        rule, parameters = self.workload.rule, network.parameters()
         if isinstance(rule, Adam):
-            return torch.optim.Adam(network.parameters(), lr=rule.lr, betas=rule.betas, eps=rule.eps, fused=True)
-        return torch.optim.SGD(network.parameters(), lr=rule.lr, momentum=rule.momentum, fused=True)
+            settings = {"lr": rule.lr, "betas": rule.betas, "eps": rule.eps, "capturable": self._capturable}
+            return torch.optim.Adam(parameters, **settings, fused=True)
+        right = self.values.device.type != "cpu" or self.values.dtype == torch.float32  # torch's own is not, in bf16
+        return torch.optim.SGD(parameters, lr=rule.lr, momentum=rule.momentum, fused=right)
 
     def _d_loss(self, x: Tensor, z: Tensor) -> Tensor:
         fake = self.generator(z).detach()
@@ -128,25 +134,34 @@ class Eager:
     def _g_loss(self, z: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(self.discriminator(self.generator(z)), self._ones)
 
-    def iteration(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """One iteration on given numbers; both losses."""
-        g_step, d_step = self._steps
-        d_step.zero_grad()
-        d_loss = self._d_loss(inputs.x, inputs.z_d)
-        d_loss.backward()
-        d_step.step()
-        g_step.zero_grad()
-        g_loss = self._g_loss(inputs.z_g)
-        g_loss.backward(inputs=list(self.generator.parameters()))
-        g_step.step()
-        return d_loss, g_loss
+    def _d_step(self, x: Tensor, z: Tensor) -> Tensor:
+        self._steps[1].zero_grad()
+        loss = self._d_loss(x, z)
+        loss.backward()
+        self._steps[1].step()
+        return loss.detach()
+
+    def _g_step(self, z: Tensor) -> Tensor:
+        self._steps[0].zero_grad()
+        self.discriminator.requires_grad_(False)  # torch.compile would make its weights' gradients, wanted or not
+        loss = self._g_loss(z)
+        loss.backward()
+        self.discriminator.requires_grad_(True)
+        self._steps[0].step()
+        return loss.detach()
+
+    def iteration(self, inputs: Inputs) -> None:
+        """One iteration on given numbers."""
+        self._d_step(inputs.x, inputs.z_d)
+        self._g_step(inputs.z_g)
 
     def draw(self) -> Inputs:
         """Fresh noise and rows, from torch's generator."""
         m, device = self.workload.batch, self.values.device
         shape = (m, self.workload.generator.sizes[0])
         rows = torch.randint(len(self.values), (m,), device=device)
-        return Inputs(torch.randn(shape, device=device), self.values[rows], torch.randn(shape, device=device))
+        z_d, z_g = (torch.randn(shape, dtype=self.values.dtype, device=device) for _ in range(2))
+        return Inputs(z_d, self.values[rows], z_g)
 
     def run(self, n: int) -> None:
         """So many iterations."""
@@ -155,39 +170,102 @@ class Eager:
 
     def step(self, inputs: Inputs) -> tuple[float, float]:
         """One iteration, whose random numbers are `inputs`; both losses."""
-        d_loss, g_loss = self.iteration(inputs)
-        return float(d_loss.detach()), float(g_loss.detach())
+        d_loss = float(self._d_step(inputs.x, inputs.z_d))  # read at once: with reduce-overhead what comes next takes
+        return d_loss, float(self._g_step(inputs.z_g))  # its memory
 
     def parameters(self) -> list[Tensor]:
         """The generator's, then the discriminator's."""
         return [*self.generator.parameters(), *self.discriminator.parameters()]
 
 
+class Rounded(Eager):
+    """Eager whose parameters are rounded after each step: what training in `dtype` is, but for the arithmetic."""
+
+    def __init__(self, workload: Workload, networks: tuple[MLP, MLP], values: Tensor, dtype: torch.dtype):
+        super().__init__(workload, networks, values)
+        self._dtype = dtype
+        self._round(self.generator, self.discriminator)
+
+    @torch.no_grad()
+    def _round(self, *networks: nn.Module) -> None:
+        for network in networks:
+            for p in network.parameters():
+                p.copy_(p.to(self._dtype))
+
+    def _d_step(self, x: Tensor, z: Tensor) -> Tensor:
+        loss = super()._d_step(x, z)
+        self._round(self.discriminator)
+        return loss
+
+    def _g_step(self, z: Tensor) -> Tensor:
+        loss = super()._g_step(z)
+        self._round(self.generator)
+        return loss
+
+
+def _warm_up(function: Callable[[], object], device: torch.device) -> None:
+    """Call it three times on a stream of its own, as a capture wants it before."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream), warnings.catch_warnings(action="ignore"):  # of capturable without a capture
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def _capture(function: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """What replays a function, which is not run by this."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device), torch.cuda.graph(graph):
+        function()
+    return graph.replay
+
+
 class EagerGraph(Eager):
     """The eager iteration captured in a CUDA graph."""
 
+    _capturable = True
+
     def __init__(self, workload: Workload, networks: tuple[MLP, MLP], values: Tensor):
         super().__init__(workload, networks, values)
-        self._steps = [self._optimizer(network) for network in (self.generator, self.discriminator)]
+        self._replay: Callable[[], object] | None = None
+
+    @torch.no_grad()
+    def _put_back(self, parameters: list[Tensor]) -> None:
+        """These parameters, and optimizers as before their first step: all of what they remember is then zero."""
+        for p, value in zip(self.parameters(), parameters, strict=True):
+            p.copy_(value)
         for optimizer in self._steps:
-            for group in optimizer.param_groups:
-                if isinstance(optimizer, torch.optim.Adam):
-                    group["capturable"] = True
-        self._graph: torch.cuda.CUDAGraph | None = None
+            for state in optimizer.state.values():
+                for remembered in state.values():
+                    if isinstance(remembered, Tensor):
+                        remembered.zero_()
+
+    def _captured(self, function: Callable[[], object]) -> Callable[[], object]:
+        """What replays the function; after it the state is as it was before."""
+        before = [p.detach().clone() for p in self.parameters()]
+        _warm_up(function, self.values.device)
+        self._put_back(before)
+        return _capture(function, self.values.device)
 
     def run(self, n: int) -> None:
         """So many iterations."""
-        if self._graph is None:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                super().run(3)
-            torch.cuda.current_stream().wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                super().run(1)
+        if self._replay is None:
+            self._replay = self._captured(lambda: self.iteration(self.draw()))
         for _ in range(n):
-            self._graph.replay()
+            self._replay()
+
+    def step(self, inputs: Inputs) -> tuple[float, float]:
+        """One iteration, captured with `inputs` as its random numbers; both losses."""
+        losses = self.values.new_zeros(2)
+
+        def iteration() -> None:
+            losses[0].copy_(self._d_step(inputs.x, inputs.z_d))
+            losses[1].copy_(self._g_step(inputs.z_g))
+
+        self._captured(iteration)()
+        d_loss, g_loss = losses.tolist()
+        return d_loss, g_loss
 
 
 class Jax:
@@ -196,6 +274,7 @@ class Jax:
     def __init__(self, workload: Workload, networks: tuple[MLP, MLP], values: Tensor, scanned: bool):
         import jax
 
+        jax.config.update("jax_default_matmul_precision", "float32")  # on a GPU it would be TF32
         self._jax, self._workload, self._scanned = jax, workload, scanned
         numpy = jax.numpy
 
@@ -330,14 +409,20 @@ def _compiler_missing() -> str | None:
     return None
 
 
-def why_not(name: str, device: torch.device) -> str | None:
-    """Why a provider cannot run here, or None."""
+def why_not(name: str, device: torch.device, precision: str = "fp32") -> str | None:
+    """Why a provider cannot run here in this precision, or None."""
     if name.startswith("jax") and importlib.util.find_spec("jax") is None:
         return "jax is not installed (pip install 'pygan[bench]')"
+    if name.startswith("jax") and precision != "fp32":
+        return "jax runs in fp32 alone here"
+    if name == "native" and device.type == "cpu" and precision == "bf16":
+        return "the native engine runs fp32 and fp64 networks on the CPU"
     if name in ("reduce-overhead", "eager graph") and device.type != "cuda":
         return "it is for CUDA"
     if name in ("compile", "reduce-overhead") and (reason := _compiler_missing()) is not None:
         return reason
+    if name in ("compile", "reduce-overhead") and device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "torch.compile needs triton for CUDA, and it is not installed"
     if name == "eager graph" and not torch.cuda.is_available():
         return "torch sees no GPU"
     return None
