@@ -12,10 +12,11 @@ PROVIDERS = ("native", "composed", "eager")
 
 
 @pytest.mark.parametrize("name", workloads.DEFAULT)
-def test_iteration(name, benchmark, iterations):
-    workload, device = workloads.get(name), torch.device("cpu")
+def test_iteration(name, benchmark, iterations, device):
+    torch.set_default_device(None)
+    workload = workloads.get(name)
     measure.check(workload, PROVIDERS, device)
-    native = measure.make(workload, "native", workload.data(), device)
+    native = measure.make(workload, "native", workload.data().to(device), device)
     if benchmark.disabled:
         benchmark(native.run, 1)
         return

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from pygan.bench.measure import timed
+
 PAIRS = 60
 WARM_UP = 5
 SECONDS = 30.0  # for the pairs of a slow comparison, of which there are at least FEWEST
 FEWEST = 5
+ON_A_GPU = 2e-3  # seconds that calls fill which are timed as one: waiting for a GPU takes longer than most ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +32,16 @@ class Comparison:
     flops: float
 
     @classmethod
-    def measure(cls, name, ours, baseline, flops: float, tolerance: float, *, quick: bool) -> Comparison:
+    def measure(
+        cls, name, ours, baseline, flops: float, tolerance: float, *, device: torch.device, quick: bool
+    ) -> Comparison:
         check(name, ours(), baseline(), tolerance)
-        pairs = [(seconds(ours), seconds(baseline))]
+        pairs = [(seconds(ours, device), seconds(baseline, device))]
         if not quick:
-            count = int(min(WARM_UP + PAIRS, max(1 + FEWEST, SECONDS / sum(pairs[0]))))
-            pairs += [(seconds(ours), seconds(baseline)) for _ in range(count - 1)]
+            calls = [1 if device.type == "cpu" else calls_of(function, device) for function in (ours, baseline)]
+            taken = sum(n * took for n, took in zip(calls, pairs[0], strict=True))
+            count = int(min(WARM_UP + PAIRS, max(1 + FEWEST, SECONDS / taken)))
+            pairs += [(seconds(ours, device, calls[0]), seconds(baseline, device, calls[1])) for _ in range(count - 1)]
             pairs = pairs[min(WARM_UP, count - FEWEST) :]
         return cls(
             name,
@@ -57,10 +63,22 @@ class Comparison:
         )
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def seconds(function: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Of a call, the device's work included; of many in a row, one's share."""
+
+    def several():
+        for _ in range(calls):
+            function()
+
+    return timed(several, device) / calls
+
+
+def calls_of(function: Callable[[], object], device: torch.device) -> int:
+    """How many calls fill `ON_A_GPU` seconds."""
+    calls = 1
+    while (taken := calls * seconds(function, device, calls)) < ON_A_GPU:
+        calls = max(2 * calls, int(calls * ON_A_GPU / taken))
+    return calls
 
 
 def check(name: str, ours: Tensor | Sequence[Tensor], baseline: Tensor | Sequence[Tensor], tolerance: float) -> None:
@@ -68,5 +86,6 @@ def check(name: str, ours: Tensor | Sequence[Tensor], baseline: Tensor | Sequenc
     ours, baseline = ([x] if isinstance(x, Tensor) else list(x) for x in (ours, baseline))
     assert len(ours) == len(baseline), name
     for a, b in zip(ours, baseline, strict=True):
-        distance = (a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30)
+        a, b = a.double().cpu(), b.double().cpu()
+        distance = (a - b).norm() / b.norm().clamp_min(1e-30)
         assert distance <= tolerance, f"{name}: outputs differ by {distance:.1e}, relative"
