@@ -5,7 +5,8 @@
     python benchmarks/tables.py --keep raw.json benchmarks/results/CARD-ops.json
                                            # of `pytest benchmarks --benchmark-json raw.json`, what the tables need
 
-A table stands between `<!-- table KIND FILE -->` and `<!-- end of table -->`.
+A table stands between `<!-- table KIND FILE -->` and `<!-- end of table -->`. What is between `<!-- gpu KIND -->` and
+`<!-- end of gpu -->` is made of all benchmarks/results/CARD/results.json, which benchmarks/gpu_check.py writes.
 """
 
 import argparse
@@ -14,10 +15,12 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+from gpu_tables import on_gpus
+from table_text import RESULTS, ROOT, markdown, ops, three_digits
+
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 TABLE = re.compile(r"(<!-- table (\S+) (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+ON_GPUS = re.compile(r"(<!-- gpu (\S+) -->\n).*?(<!-- end of gpu -->)", re.DOTALL)
 
 SHAPES = {
     "ring": "2-32-32-2 / 2-32-32-1, m = 64",
@@ -39,19 +42,6 @@ SOME_OPS = (
     "snippet G adam_ 114064 parameters",
     "mnist_paper G momentum_ 2504184 parameters",
 )
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-
-
-def three_digits(value: float) -> str:
-    """12345 as 12,345, 1.2345 as 1.23."""
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}" if value >= 1 else f"{value:.3f}"
 
 
 def by_workload(results: dict) -> dict[str, dict[str, dict]]:
@@ -100,15 +90,6 @@ def curve(results: dict) -> str:
     return markdown(["workload" if threads else axis, "native", *(names[peer] for peer in peers), "of peak"], lines)
 
 
-def ops(results: dict) -> str:
-    """Ours beside eager, op by op."""
-    lines = [
-        [op["name"], three_digits(op["ours"] * 1e6), three_digits(op["eager"] * 1e6), f"{op['ratio']:.2f}"]
-        for op in results["ops"]
-    ]
-    return markdown(["op", "pygan µs", "eager µs", "ratio"], lines)
-
-
 def some_ops(results: dict) -> str:
     """One of each family."""
     wanted = [op for op in results["ops"] if op["name"] in SOME_OPS]
@@ -125,18 +106,24 @@ def filled(text: str) -> str:
         begin, kind, file, end = match.groups()
         return begin + KINDS[kind](json.loads((RESULTS / file).read_text())) + end
 
-    return TABLE.sub(table, text)
+    return ON_GPUS.sub(lambda match: match.group(1) + on_gpus(match.group(2)) + match.group(3), TABLE.sub(table, text))
 
 
-def keep(raw: Path, path: Path) -> None:
-    """Of pytest-benchmark's file, what the tables need."""
-    measured = [benchmark["extra_info"] for benchmark in json.loads(raw.read_text())["benchmarks"]]
-    rows = [
+def measured_ops(raw: dict) -> list[dict]:
+    """Of what pytest-benchmark writes, ops beside eager."""
+    measured = [benchmark["extra_info"] for benchmark in raw["benchmarks"]]
+    return [
         {"name": m["name"], "ours": m["ours"], "eager": m["baseline"], "ratio": m["ratio"]}
         for m in measured
         if "baseline" in m
     ]
-    machine = {key: measured[0][key] for key in ("torch", "threads")}
+
+
+def keep(raw: Path, path: Path) -> None:
+    """Of pytest-benchmark's file, what the tables need."""
+    content = json.loads(raw.read_text())
+    rows, measured = measured_ops(content), content["benchmarks"][0]["extra_info"]
+    machine = {key: measured[key] for key in ("torch", "threads")}
     path.write_text(json.dumps({"machine": machine, "ops": rows}, indent=1) + "\n")
 
 
