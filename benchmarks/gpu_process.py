@@ -82,12 +82,11 @@ def run(
 
 def end(process: subprocess.Popen) -> None:
     """End a process and all that it started."""
-    for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 30)):
+    for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 30)):  # its children may outlive the first
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-            return
 
 
 def plain(value):

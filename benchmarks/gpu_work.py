@@ -17,7 +17,11 @@ from pathlib import Path
 
 import torch
 
-DEPENDENCIES = ("numpy", "typer", "rich", "matplotlib", "sklearn", "safetensors", "pytest", "pytest_benchmark")
+# pygan's and theirs, and what runs the tests.
+DEPENDENCIES = (
+    *("numpy", "typer", "rich", "matplotlib", "PIL", "sklearn", "scipy", "safetensors"),
+    *("pytest", "pytest_benchmark"),
+)
 
 
 def about(device: torch.device, arguments) -> dict:

@@ -13,7 +13,6 @@ from typing import ClassVar
 import pytest
 import torch
 
-from pygan import cli
 from pygan.bench import command, measure, providers, report, workloads
 from pygan.bench.workloads import Network, Workload
 from pygan.optim import Momentum
@@ -231,6 +230,8 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_gets_one_sentence(name, capsys):
+    from pygan import cli  # here, so that the other tests need no typer
+
     arguments, sentence = BAD[name]
     assert cli.main(["bench", *arguments]) == 2
     error = capsys.readouterr().err
@@ -239,6 +240,8 @@ def test_bad_input_gets_one_sentence(name, capsys):
 
 
 def test_a_folder_that_is_not_there(capsys):
+    from pygan import cli
+
     assert cli.main(["bench", "--json", "nowhere/b.json"]) == 1
     assert "its folder does not exist" in capsys.readouterr().err
 

@@ -283,12 +283,12 @@ def test_a_file_that_lacks_a_package_is_told_from_one_that_fails(check, tmp_path
 
 
 def test_a_test_that_does_not_end_is_a_failure_of_its_own(check, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_parts, "A_TEST", 2)
+    monkeypatch.setattr(gpu_parts, "A_TEST", 6)
     path = tmp_path / "test_some.py"
-    path.write_text("import time\ndef test_hangs(): time.sleep(60)\ndef test_after(): pass\n")
+    path.write_text("import time\ndef test_hangs(): time.sleep(600)\ndef test_after(): pass\n")
     result = check._test_file(path)["result"]
     assert (result["passed"], result["failed"]) == (1, 1)
-    assert "no end after 2 s" in next(iter(result["failures"].values()))
+    assert "no end after 6 s" in next(iter(result["failures"].values()))
 
 
 def test_a_line_that_a_kill_cut_off_is_passed_over(tmp_path):
@@ -362,11 +362,18 @@ def test_a_sanitizer_that_says_nothing_is_a_failure(call, monkeypatch):
 
 
 def test_a_process_ends_with_all_that_it_started(tmp_path):
-    script = f"sleep 60 & echo $! > {tmp_path}/child; echo said; wait"
-    done = gpu_process.run(["bash", "-c", script], seconds=1, environ={}, log=tmp_path / "log")
-    assert (done.ended, done.output) == ("limit", "said\n")
+    script = f"(trap '' TERM; sleep 600) & echo $! > {tmp_path}/child; echo said; touch {tmp_path}/ready; wait"
+    ready = (tmp_path / "ready").exists
+    done = gpu_process.run(["bash", "-c", script], seconds=300, environ={}, log=tmp_path / "log", stalled=ready)
+    assert (done.ended, done.output) == ("stalled", "said\n")
     status = pathlib.Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    while status.exists() and status.read_text().split()[2] != "Z":
+        time.sleep(0.05)
+
+
+def test_a_process_ends_at_its_limit(tmp_path):
+    done = gpu_process.run(["sleep", "600"], seconds=0.1, environ={}, log=tmp_path / "log")
+    assert (done.ended, done.code) == ("limit", -15)
 
 
 # ---- tables ----
