@@ -83,6 +83,7 @@ NOT_WELL = gpu_process.Done(1, 2.0, "much\nRuntimeError: no luck\n")
 # ---- a real run ----
 
 
+@pytest.mark.slow
 def test_a_dry_run(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--dry-run", "--parts", "build,iterations"]
     command += ["--workload", "ring", "--provider", "native", "--provider", "eager", "--out", str(tmp_path)]
