@@ -198,6 +198,28 @@ def test_a_signal_ends_a_run_cleanly(number, code, tmp_path):
     assert f"interrupted after {trainer.iteration} iterations" in out
 
 
+def test_an_interrupt_during_the_import_is_quiet(tmp_path):
+    (tmp_path / "torch.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", "import sys, pygan_command; sys.exit(pygan_command.main())"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
+
+
+def test_the_console_script_is_the_command_line():
+    code = "import sys, pygan_command; sys.argv[1:] = ['--version']; sys.exit(pygan_command.main())"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"pygan {pygan.__version__}\n"
+
+
 # ------------------------------------------------------------------------------------------------ resume
 
 
