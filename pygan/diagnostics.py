@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from pygan._names import check_number, check_pair, check_seed, check_whole
-from pygan.data import Dataset, as_dataset
+from pygan.data import Dataset
+from pygan.data.dataset import as_rows
 
 _BLOCK = 1024  # rows of samples against rows of data at once: 8 MB of distances
 _BY_PRODUCT = "use_mm_for_euclid_dist"  # a hundred times as fast as differences
@@ -113,7 +114,9 @@ def nearest_neighbours(
     Source: the paper, figure 2.
     """
     samples, data, pixel_range = _pair(samples, data, pixel_range)
-    index = torch.cat([_nearest(rows, data, pixel_range) for rows in _blocks(samples, pixel_range)])
+    # About their mean, so that rows that are all but one do not cancel in the product.
+    centre = sum(rows.sum(dim=0) for rows in _blocks(data, pixel_range)) / len(data)
+    index = torch.cat([_nearest(rows - centre, data, pixel_range, centre) for rows in _blocks(samples, pixel_range)])
     pieces = zip(_blocks(samples, pixel_range), index.split(_BLOCK), strict=True)
     # Once more, as a difference: a copy of an example is at distance 0, not at the rounding of a product.
     distance = torch.cat([(rows - as_real(data[nearest], pixel_range)).norm(dim=1) for rows, nearest in pieces])
@@ -151,9 +154,9 @@ def mode_statistics(samples: Tensor | np.ndarray, data: Dataset, *, least_share:
     if data.modes is None:
         raise ValueError(f"data {data.name!r} has no modes: only those of a known mixture can be counted")
     least_share = check_number(least_share, "least_share", "above 0 and at most 1", lambda share: 0 < share <= 1)
-    samples = as_dataset(samples, "samples")
-    if samples.dimension != data.dimension:
-        raise ValueError(f"samples have {samples.dimension} values a row, but the modes {data.dimension}")
+    samples = as_rows(samples, "samples")
+    if samples.shape[1] != data.dimension:
+        raise ValueError(f"samples have {samples.shape[1]} values a row, but the modes {data.dimension}")
     mode, distance = nearest_neighbours(samples, data.modes)
     good = distance <= 3 * data.mode_std
     n, modes = len(mode), len(data.modes)
@@ -193,7 +196,7 @@ def mean_pairwise_distance(
     >>> mean_pairwise_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]))
     6.666666666666667
     """
-    values, pixel_range = as_dataset(values, "values").values, _checked_range(pixel_range)
+    values, pixel_range = as_rows(values, "values"), _checked_range(pixel_range)
     rows, seed = check_whole(rows, "rows", least=2), check_seed(seed)
     if len(values) < 2:
         raise ValueError(f"values must be at least 2 rows to be apart, got shape {tuple(values.shape)}")
@@ -246,12 +249,13 @@ def spread(
     return Spread(of_samples, of_data)
 
 
-def _nearest(samples: Tensor, data: Tensor, pixel_range: tuple[float, float]) -> Tensor:
-    """(m,): for m samples in float64 the nearest row of all data, the first of several."""
+def _nearest(samples: Tensor, data: Tensor, pixel_range: tuple[float, float], centre: Tensor) -> Tensor:
+    """(m,): for m samples, in float64 about a centre, the nearest row of all data, the first of several."""
     index = torch.zeros(len(samples), dtype=torch.int64)
     least = torch.full((len(samples),), math.inf, dtype=torch.float64)
     start = 0
     for rows in _blocks(data, pixel_range):
+        rows = rows - centre
         # ‖x - y‖² less ‖x‖², which is the same for every y.
         found, place = (rows.square().sum(dim=1) - 2 * samples @ rows.T).min(dim=1)
         index = torch.where(found < least, start + place, index)
@@ -275,7 +279,7 @@ def as_real(values: Tensor, pixel_range: tuple[float, float]) -> Tensor:
 
 def _pair(samples, data, pixel_range) -> tuple[Tensor, Tensor, tuple]:
     """Samples and data as rows of one length."""
-    samples, data = as_dataset(samples, "samples").values, as_dataset(data).values
+    samples, data = as_rows(samples, "samples"), as_rows(data, "data")
     if samples.shape[1] != data.shape[1]:
         raise ValueError(f"samples have {samples.shape[1]} values a row, but data {data.shape[1]}")
     return samples, data, _checked_range(pixel_range)

@@ -54,6 +54,15 @@ def test_a_copy_is_at_distance_zero_and_the_first_of_equals_is_taken():
     assert distance.tolist() == [0.0, 0.0]
 
 
+def test_float64_keeps_what_float32_cannot_tell_apart():
+    examples = np.array([[1e3, 0.0], [1e3 + 1e-9, 0.0], [1e3 + 3e-9, 0.0]])
+    for sample in (examples[1:2], torch.from_numpy(examples[1:2])):
+        index, distance = nearest_neighbours(sample, examples)
+        assert (index.tolist(), distance.tolist()) == ([1], [0.0])
+    assert mean_pairwise_distance(examples[:2]) == pytest.approx(1e-9, rel=1e-3)
+    assert spread(examples[:2], examples).samples == pytest.approx(1e-9, rel=1e-3)
+
+
 def test_no_matrix_of_all_distances_is_made():
     samples, examples = torch.rand(2500, 2), torch.rand(2500, 2)
     sizes = []

@@ -153,6 +153,24 @@ def as_dataset(data: Dataset | torch.Tensor | np.ndarray, name: str = "data") ->
     """
     if isinstance(data, Dataset):
         return data
+    data, image_shape = _as_rows(data, name)
+    values = data if data.dtype == torch.uint8 else data.float()
+    # Checked before the conversion too: a float64 may be finite and yet too large for float32.
+    _check_finite(values, data, name)
+    return Dataset(values.contiguous(), name=name, image_shape=image_shape)
+
+
+def as_rows(data: Dataset | torch.Tensor | np.ndarray, name: str) -> torch.Tensor:
+    """(n, d): what `as_dataset` takes, and refuses, in the dtype in which it came."""
+    if isinstance(data, Dataset):
+        return data.values
+    rows, _ = _as_rows(data, name)
+    _check_finite(rows, rows, name)
+    return rows
+
+
+def _as_rows(data: torch.Tensor | np.ndarray, name: str) -> tuple[torch.Tensor, tuple[int, ...] | None]:
+    """(n, d) on the CPU in any real dtype, and the shape of the image that a row is."""
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(f"{name} must have all its values, got a masked array; data.filled(value) fills the gaps")
     if isinstance(data, np.ndarray):
@@ -162,11 +180,7 @@ def as_dataset(data: Dataset | torch.Tensor | np.ndarray, name: str = "data") ->
     if data.is_complex() or data.is_quantized or data.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor of real numbers, got {data.dtype} {data.layout}")
     image_shape = _image_shape(tuple(data.shape), name)
-    data = data.detach().cpu().flatten(1)
-    values = data if data.dtype == torch.uint8 else data.float()
-    # Checked before the conversion too: a float64 may be finite and yet too large for float32.
-    _check_finite(values, data, name)
-    return Dataset(values.contiguous(), name=name, image_shape=image_shape)
+    return data.detach().cpu().flatten(1), image_shape
 
 
 def _from_numpy(array: np.ndarray, name: str) -> torch.Tensor:
