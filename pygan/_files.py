@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from pygan.running import interrupts_deferred
+
+# Inside `together`, what waits for its place: the temporary file and the path of each.
+_waiting: contextvars.ContextVar[list[tuple[Path, Path]] | None] = contextvars.ContextVar("waiting", default=None)
 
 
 @contextlib.contextmanager
@@ -29,12 +35,50 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
+            if (waiting := _waiting.get()) is not None:
+                if (temporary, path) not in waiting:
+                    waiting.append((temporary, path))
+                return
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
     _remove_leftovers(path)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """All files that `replacing` writes inside appear at the end, or none of them. One in another is part of that.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with contextlib.suppress(KeyboardInterrupt), together():
+    ...         with replacing(Path(folder) / "words") as temporary:
+    ...             _ = temporary.write_text("whole")
+    ...         raise KeyboardInterrupt
+    ...     os.listdir(folder)
+    []
+    """
+    if _waiting.get() is not None:
+        yield
+        return
+    waiting: list[tuple[Path, Path]] = []
+    token = _waiting.set(waiting)
+    try:
+        yield
+        with interrupts_deferred():
+            while waiting:
+                temporary, path = waiting[0]
+                with naming(path):
+                    os.replace(temporary, path)
+                del waiting[0]
+                _remove_leftovers(path)
+    finally:
+        _waiting.reset(token)
+        for temporary, _ in waiting:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def check_place(path: Path) -> None:

@@ -1,10 +1,16 @@
 """`pygan figure`: each figure from a run or a training of its own, and what cannot be drawn in a sentence."""
 
+import contextlib
+import os
 import pathlib
+import signal
 
 import pytest
 
+from pygan import figures
+from pygan._files import replacing, together
 from pygan.cli import main
+from pygan.figures import game
 
 HEADS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".gif": b"GIF89a"}
 
@@ -83,3 +89,42 @@ def test_figures_with_a_training_of_their_own(name):
     options = {"1": ["--iterations", "60", "--animation", "game.gif"], "loss": ["--seed", "1"]}[name]
     assert main(["figure", name, "--out", "picture.png", *options]) == 0
     assert_drawn("picture.png", *(["game.gif"] if name == "1" else []))
+
+
+@pytest.mark.parametrize("name", ["1", "modes"])
+def test_an_interrupt_leaves_neither_film_nor_pictures(name, monkeypatch):
+    """Of `modes` the film is first, of `1` the pictures are: what was whole by then must not stay."""
+    seen = []
+
+    def film(trainer, path, *, iterations):
+        with replacing(path) as temporary:
+            temporary.write_text("a film")
+
+    def interrupted(*arguments, **options):
+        seen.extend(pathlib.Path().iterdir())
+        raise KeyboardInterrupt
+
+    if name == "1":
+        monkeypatch.setattr(game, "_animate", interrupted)
+    else:
+        monkeypatch.setattr(figures, "mode_film", film)
+        monkeypatch.setattr(figures, "mode_map", interrupted)
+    assert main(["figure", name, "--iterations", "10", "--animation", "film.gif"]) == 130
+    assert seen, "something had been drawn"
+    assert not list(pathlib.Path().iterdir())
+
+
+def test_an_interrupt_between_two_files_waits_for_both(monkeypatch):
+    replace = os.replace
+
+    def place(*arguments):
+        replace(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    with contextlib.suppress(KeyboardInterrupt), together():
+        for name in ("a", "b"):
+            with replacing(pathlib.Path(name)) as temporary:
+                temporary.write_text(name)
+        assert not list(pathlib.Path().glob("[ab]"))
+        monkeypatch.setattr(os, "replace", place)
+    assert sorted(path.name for path in pathlib.Path().iterdir()) == ["a", "b"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pygan._files import together
 from pygan._names import check_name, check_whole
 
 from .canvas import check_path
@@ -38,7 +39,7 @@ def run(
         seed: of a training.
 
     Returns:
-        The files that were written.
+        The files that were written: all of them, or none if that fails or is interrupted.
 
     Raises:
         ValueError: an unknown name, or an option that the figure does not have.
@@ -56,15 +57,16 @@ def run(
     for path in (*paths, *films):
         if path.exists():
             raise FileExistsError(f"{path} exists; choose a new file")
-    if name in _OF_A_RUN:
-        draw = _of_run(name, run)
-    elif name == "modes":
-        draw = _modes(run, "ring8" if recipe is None else recipe, iterations, seed or 0, animation)
-    elif name == "1":
-        return _game(paths, iterations, seed or 0, animation)
-    else:
-        return _losses(paths, "digits" if recipe is None else recipe, seed or 0)
-    return [*films, *(draw(path) for path in paths)]
+    with together():
+        if name == "1":
+            return _game(paths, iterations, seed or 0, animation)
+        if name == "loss":
+            return _losses(paths, "digits" if recipe is None else recipe, seed or 0)
+        if name == "modes":
+            draw = _modes(run, "ring8" if recipe is None else recipe, iterations, seed or 0, animation)
+        else:
+            draw = _of_run(name, run)
+        return [*films, *(draw(path) for path in paths)]
 
 
 def _check_options(name: str, run, animation, recipe, iterations, seed) -> None:

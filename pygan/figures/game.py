@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pygan import ops, random
-from pygan._files import replacing
+from pygan._files import replacing, together
 from pygan._names import check_seed, check_whole
 from pygan.nn import MLP
 from pygan.optim import Adam, Optimizer
@@ -96,7 +96,7 @@ def figure_1(
         seed: of networks, data and noise.
 
     Returns:
-        The files that were written.
+        The files that were written: all of them, or none if that fails or is interrupted.
 
     Raises:
         ValueError: another suffix, fewer than 10 iterations, or a seed below 0.
@@ -122,10 +122,11 @@ def figure_1(
         for above, _ in columns[1:]:
             above.set_yticklabels([])
         _legend(figure, columns[0, 0])
-        for path in paths:
-            save(figure, path)
-        if animation is not None:
-            _animate(moments, chosen, animation)
+        with together():
+            for path in paths:
+                save(figure, path)
+            if animation is not None:
+                _animate(moments, chosen, animation)
     return paths if animation is None else [*paths, animation]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pygan._files import together
 from pygan._names import check_seed, check_whole
 from pygan.theory import GradientStudy, generator_gradient, gradient_study
 
@@ -43,7 +44,7 @@ def generator_losses(
         seed: of networks, data order and noise.
 
     Returns:
-        The files that were written.
+        The files that were written: all of them, or none if that fails or is interrupted.
 
     Raises:
         ValueError: another suffix, an unknown recipe, or a number out of its range.
@@ -77,8 +78,9 @@ def generator_losses(
         _probabilities(derivatives)
         _measured(norms, study, recipe)
         figure.legend(*values.get_legend_handles_labels(), loc="upper center", ncols=2, borderaxespad=0.3)
-        for path in paths:
-            save(figure, path)
+        with together():
+            for path in paths:
+                save(figure, path)
     return paths
 
 
