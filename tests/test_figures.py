@@ -264,7 +264,10 @@ def test_samples_over_a_mixture(tmp_path, drawn):
     path = figures.scatter_2d(samples, ring, tmp_path / "ring.png", title="ring8")
     assert pixels(path).shape == (1020, 960, 3)
     axes = drawn[0].axes[0]
-    assert [text.get_text() for text in axes.texts] == ["3 of 400 samples outside"]
+    (text,) = axes.texts
+    assert text.get_text() == "3 of 400 samples outside"
+    text, ticks = text.get_window_extent(), axes.xaxis.get_tightbbox()
+    assert 0 < text.y0 < text.y1 < ticks.y0, "it stands below the points and the numbers of the axis"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["data", "samples", "3σ of a mode"]
     assert len(axes.lines[0].get_xdata()) == 5000, "no more points than can be told apart"
     assert len(axes.patches) == 8

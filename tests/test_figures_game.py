@@ -161,6 +161,9 @@ def test_the_losses_and_what_was_measured_are_drawn(tmp_path, drawn, studied):
         np.testing.assert_array_equal(line.get_xdata(), studied.steps)
         np.testing.assert_array_equal(line.get_ydata(), getattr(studied, name))
     assert math.isclose(norms.get_xlim()[1], 10)
+    assert not any(axes.texts for axes in drawn[0].axes), "words would lie over the curves of some recipe"
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert [name.split(",")[0] for name in names] == ["minimax", "non-saturating", "mean D(G(z))"]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def generator_losses(
         _probabilities(values)
         _probabilities(derivatives)
         _measured(norms, study, recipe)
-        figure.legend(*values.get_legend_handles_labels(), loc="upper center", ncols=2, borderaxespad=0.3)
+        handles = [*values.get_legend_handles_labels()[0], *norms.get_legend_handles_labels()[0]]
+        figure.legend(handles=handles, loc="upper center", ncols=3, borderaxespad=0.3)
         with together():
             for path in paths:
                 save(figure, path)
@@ -87,15 +88,14 @@ def generator_losses(
 def _probabilities(axes: Axes) -> None:
     """D on an axis of its logit."""
     d = np.array(list(_TICKS))
-    axes.set_xticks(np.log(d / (1 - d)), _TICKS.values())
+    axes.set_xticks(np.log(d / (1 - d)), _TICKS.values(), fontsize=9)  # at 10, words touch
     axes.set(xlim=(_LOGITS[0], _LOGITS[-1]), xlabel="D(G(z))")
     axes.axvline(0, color=COLOURS["faint"], linewidth=0.6)
 
 
 def _measured(axes: Axes, study: GradientStudy, recipe: str) -> None:
     """The axis of the right panel, and the mean of D(G(z)) in it."""
-    axes.plot(study.steps, study.d_fake, color=COLOURS["faint"], linestyle=(0, (1, 1.4)))
-    axes.annotate("mean D(G(z))", (0, study.d_fake[0]), (4, 6), textcoords="offset points", color=COLOURS["gutter"])
+    axes.plot(study.steps, study.d_fake, color=COLOURS["faint"], linestyle=(0, (1, 1.4)), label="mean D(G(z)), right")
     axes.set_title(f"Gradient norm of a generator ({recipe})")
     axes.set(yscale="log", xlabel="steps that D has learnt, G standing still")
     axes.set_xscale("symlog", linthresh=1, linscale=0.5)

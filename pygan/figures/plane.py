@@ -29,7 +29,7 @@ def scatter_2d(
     """Writes the samples of a generator in the plane over the data.
 
     A circle of 3 standard deviations stands about each mode, if they are known. The picture covers the data;
-    samples outside it are counted in a corner. At most 5000 points of each are drawn.
+    samples outside it are counted below it. At most 5000 points of each are drawn.
 
     Args:
         samples: (n, 2).
@@ -57,7 +57,7 @@ def scatter_2d(
     with style():
         figure = new_figure(6.4, 6.8)
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.08, right=0.97, top=0.9, bottom=0.06)
+        figure.subplots_adjust(left=0.08, right=0.97, top=0.92, bottom=0.08)
         axes.plot(*real[:_POINTS].T, **DOTS, ms=6, color=COLOURS["data"], alpha=0.25, label="data")
         axes.plot(*fake[:_POINTS].T, **DOTS, ms=3, color=COLOURS["model"], alpha=0.6, label="samples")
         if data.modes is not None:
@@ -99,7 +99,7 @@ def mark_modes(axes: Axes, data: Dataset) -> None:
     axes.plot([], [], "o", color="none", markeredgecolor=COLOURS["ink"], label="3σ of a mode")
 
 
-def count_outside(axes: Axes, points: np.ndarray, place: tuple[float, float] = (0.99, 0.01)) -> None:
+def count_outside(axes: Axes, points: np.ndarray, place: tuple[float, float] = (1, -0.08)) -> None:
     """How many samples the picture does not show, in words that end at a place in units of the axes."""
     low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
     outside = int((~((low <= points) & (points <= high)).all(axis=1)).sum())
