@@ -88,6 +88,10 @@ def test_each_panel_shows_its_moment(tmp_path, drawn, replayed):
         lines = {line.get_label(): line for line in axes.lines}
         np.testing.assert_array_equal(lines["$D(x)$"].get_ydata(), moments[i].d)
         np.testing.assert_allclose(lines["generated, $p_g$"].get_ydata() / game._SCALE, moments[i].p_g)
+        optimal = lines["$D^*$"].get_ydata()
+        assert np.isfinite(optimal).all(), "there is a best answer where both densities are next to nothing, too"
+        both = game._DENSITY.pdf(game._X) + moments[i].p_g
+        np.testing.assert_allclose(optimal * both, game._DENSITY.pdf(game._X), rtol=1e-9)
         assert lines["data"].get_ydata().max() == pytest.approx(0.798, abs=1e-3)
         assert lines["data"].is_dashed()
         assert lines["$D(x)$"].is_dashed()

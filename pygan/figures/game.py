@@ -19,6 +19,7 @@ from pygan._names import check_seed, check_whole
 from pygan.nn import MLP
 from pygan.optim import Adam, Optimizer
 from pygan.theory import gaussian, jsd, train_discriminator
+from pygan.theory.divergences import sigmoid
 from pygan.trainer import Trainer
 
 from .canvas import COLOURS, check_path, new_figure, save, style
@@ -62,13 +63,17 @@ _D_RULE, _G_RULE = Adam(lr=4e-3, betas=(0.0, 0.99)), Adam(lr=5e-4, betas=(0.0, 0
 
 @dataclass(frozen=True, eq=False)
 class _Moment:
-    """What a panel shows: p_g and D at `_X`, G at evenly spaced z, and what was going on."""
+    """What a panel shows: log p_g and D at `_X`, G at evenly spaced z, and what was going on."""
 
     words: str
-    p_g: np.ndarray
+    log_p_g: np.ndarray
     d: np.ndarray
     z: np.ndarray
     g_of_z: np.ndarray
+
+    @property
+    def p_g(self) -> np.ndarray:
+        return np.exp(self.log_p_g)
 
 
 def figure_1(
@@ -215,18 +220,21 @@ def _look(generator: MLP, discriminator: MLP, words: str) -> _Moment:
     d = discriminator(torch.from_numpy(_X).float()[:, None]).sigmoid()[:, 0].double().numpy()
     # The middles of 8000 intervals of one probability: a sample of G without chance in it.
     x = generator(torch.from_numpy(_even(8000)).float()[:, None])[:, 0].double().numpy()
-    edges, kernel = _kernel()
+    edges, log_kernel = _log_kernel()
+    counts = np.histogram(x, edges)[0]
+    log_mass, log_kernel = np.log(counts[counts > 0] / len(x)), log_kernel[:, counts > 0]
     z = _even(21)
     g_of_z = generator(torch.from_numpy(z).float()[:, None])[:, 0].double().numpy()
-    return _Moment(words, kernel @ (np.histogram(x, edges)[0] / len(x)), d, z, g_of_z)
+    log_p_g = np.logaddexp.reduce(log_kernel + log_mass, axis=1)  # -inf where G reaches nothing of the picture
+    return _Moment(words, log_p_g, d, z, g_of_z)
 
 
 @functools.cache
-def _kernel() -> tuple[np.ndarray, np.ndarray]:
-    """The edges of fine bins, (b + 1,), and what mass in each adds to the density at `_X`, (n, b)."""
+def _log_kernel() -> tuple[np.ndarray, np.ndarray]:
+    """The edges of fine bins, (b + 1,), and the logarithm of what mass in each adds to the density at `_X`, (n, b)."""
     edges = np.linspace(_X[0] - _STD, _X[-1] + _STD, 2001)
     distance = _X[:, None] - (edges[1:] + edges[:-1]) / 2
-    return edges, gaussian(0, _WIDTH).pdf(distance.ravel()).reshape(distance.shape)
+    return edges, gaussian(0, _WIDTH).log_pdf(distance.ravel()).reshape(distance.shape)
 
 
 def _even(n: int) -> np.ndarray:
@@ -241,9 +249,7 @@ def _divergence(moment: _Moment) -> float:
 def _draw(above: Axes, below: Axes, moment: _Moment) -> None:
     """A panel: densities and D, and under them the arrows from z to x."""
     p_data = _DENSITY.pdf(_X)
-    near = _SCALE * (p_data + moment.p_g) > 5e-3
-    with np.errstate(invalid="ignore"):
-        optimal = np.where(near, p_data / (p_data + moment.p_g), np.nan)
+    optimal = sigmoid(_DENSITY.log_pdf(_X) - moment.log_p_g)  # where both densities are next to nothing, too
     above.axhline(0.5, color=COLOURS["faint"], linewidth=0.6)
     above.plot(_X, _SCALE * p_data, color="black", linestyle=(0, (1, 1.4)), label="data")
     above.plot(_X, _SCALE * moment.p_g, color=_GREEN, label="generated, $p_g$")
