@@ -1,5 +1,6 @@
 """Section 4 of the paper, statement by statement, on densities that are known."""
 
+import fractions
 import itertools
 import math
 import pathlib
@@ -391,6 +392,45 @@ def test_norms_are_those_of_backward():
 def test_wrong_arguments_get_a_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+LINEAR, EXAMPLES = torch.nn.Linear(1, 1), (torch.zeros(2, 1), torch.ones(2, 1))
+WRONG = {"words": "abc", "None": None, "list": [None], "complex": 1j, "object": object()}
+
+
+@pytest.mark.parametrize(
+    "wrong", ["abc", None, [None], 1j, object()], ids=["words", "None", "list", "complex", "object"]
+)
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda wrong: theory.Mixture(wrong, 1.0), "means"),
+        (lambda wrong: theory.Mixture.of(wrong), "data"),
+        (lambda wrong: gaussian(0, 1).log_pdf(wrong), "x"),
+        (lambda wrong: theory.kl(wrong, [1.0]), "p"),
+        (lambda wrong: theory.jsd_from_logits([0.0], wrong), "fake_logits"),
+        (lambda wrong: theory.value(wrong, [1.0], [1.0]), "d"),
+        (lambda wrong: theory.value(lambda _: wrong, gaussian(0, 1), gaussian(0, 1)), r"d\(x\)"),
+        (lambda wrong: theory.generator_gradient(wrong), "logits"),
+        (lambda wrong: theory.gradient_norms(wrong, LINEAR, EXAMPLES[0]), "generator"),
+        (lambda wrong: theory.gradient_norms(LINEAR, wrong, EXAMPLES[0]), "discriminator"),
+        (lambda wrong: theory.gradient_norms(LINEAR, LINEAR, wrong), "z"),
+        (lambda wrong: theory.fit_discriminator(*PAIRS["equal"], hidden=wrong), "hidden"),
+        (lambda wrong: theory.train_discriminator(wrong, lambda _: EXAMPLES, 1), "discriminator"),
+        (lambda wrong: theory.train_discriminator(LINEAR, wrong, 1), "samples"),
+        (lambda wrong: theory.train_discriminator(LINEAR, lambda _: wrong, 1), "samples"),
+        (lambda wrong: theory.train_discriminator(LINEAR, lambda _: EXAMPLES, 1, callback=wrong or 1), "callback"),
+        (lambda wrong: theory.descend([1.0], wrong), "p_g"),
+    ],
+)
+def test_wrong_types_get_a_sentence_that_names_the_argument(call, argument, wrong):
+    with pytest.raises((TypeError, ValueError), match=rf"^{argument} must (be|give) [^\n]*$"):
+        call(wrong)
+
+
+def test_numbers_may_come_as_objects():
+    half = fractions.Fraction(1, 2)
+    assert theory.jsd([half, half], [torch.tensor(0.5), torch.tensor(0.5)]) == 0
 
 
 def test_it_is_there_without_being_asked_for_at_import():

@@ -60,12 +60,15 @@ class Mixture:
         """The density that a data set of known modes was drawn from.
 
         Raises:
+            TypeError: no `Dataset`.
             ValueError: its modes are not known, or lie in more than two dimensions.
 
         >>> import pygan
         >>> Mixture.of(pygan.data.gaussian(3.0, 0.5, n=10))
         Mixture(means=((3.0,),), stds=(0.5,), weights=(1.0,))
         """
+        if not isinstance(data, Dataset):
+            raise TypeError(f"data must be a Dataset, got {type(data).__name__}")
         if data.modes is None:
             raise ValueError(f"{data.name}: its density is not known, it has no modes")
         return cls(data.modes.tolist(), data.mode_std, data.mode_weights.tolist())
@@ -164,9 +167,13 @@ def as_float64(values: Any, name: str) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().double().cpu().numpy()
     try:
-        return np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
+        # What numpy would take for a number: None for NaN, and the words for one.
+        if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and None not in array.ravel().tolist()):
+            return array.astype(np.float64, copy=False)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be numbers, got {values!r}") from None
+        pass
+    raise ValueError(f"{name} must be numbers, got {values!r}")
 
 
 def _panels(p: Mixture, q: Mixture) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from pygan.losses import GENERATOR_LOSSES
 from pygan.optim import Adam, Rule
 
 from .densities import as_float64
-from .propositions import train_discriminator
+from .propositions import check_module, train_discriminator
 
 _PROBES = 500  # noise vectors at which gradients are measured, the same at every step
 
@@ -62,10 +62,17 @@ def gradient_norms(generator: nn.Module, discriminator: nn.Module, z: Tensor) ->
     Returns:
         By the name of the loss; the loss is the mean over z.
 
+    Raises:
+        TypeError: networks that are no modules, or z that is no tensor.
+
     >>> from pygan.nn import MLP
     >>> sorted(gradient_norms(MLP([2, 4, 3]), MLP([3, 4, 1]), torch.randn(5, 2)))
     ['minimax', 'non_saturating']
     """
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        check_module(network, name)
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z must be a tensor, got {type(z).__name__}")
     parameters, norms = [p for p in generator.parameters() if p.requires_grad], {}
     for kind in GENERATOR_LOSSES:
         with torch.enable_grad():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pygan import ops
-from pygan._names import check_number, check_seed, check_whole
+from pygan._names import check_number, check_seed, check_whole, check_wholes
 from pygan.nn import MLP
 from pygan.optim import Adam, Optimizer, Rule
 
@@ -87,6 +87,7 @@ def fit_discriminator(
     if at.x is None:
         raise ValueError("p_data and p_g must be Mixtures: of vectors D* is known without training")
     steps, batch_size = check_whole(steps, "steps"), check_whole(batch_size, "batch_size")
+    hidden = check_wholes(hidden, "hidden")
     generator = np.random.default_rng(check_seed(seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -125,7 +126,8 @@ def train_discriminator(
 
     Raises:
         ValueError: fewer than one step.
-        TypeError: a rule that is none of pygan's.
+        TypeError: a discriminator that is no module, a rule that is none of pygan's, samples or a callback that cannot
+            be called, or samples that give no pair of tensors.
 
     >>> discriminator = MLP([1, 8, 1])
     >>> train_discriminator(discriminator, lambda _: (torch.ones(8, 1), -torch.ones(8, 1)), 50)
@@ -134,11 +136,15 @@ def train_discriminator(
 
     Source: the paper, Algorithm 1.
     """
+    check_module(discriminator, "discriminator")
+    for name, function in (("samples", samples), ("callback", callback)):
+        if not callable(function) and (name, function) != ("callback", None):
+            raise TypeError(f"{name} must be a function of the step, got {type(function).__name__}")
     steps, optimizer = check_whole(steps, "steps"), Optimizer(rule, discriminator.parameters())
     if callback is not None:
         callback(0)
     for t in range(steps):
-        real, fake = samples(t)
+        real, fake = _pair(samples(t))
         real_logits, fake_logits = discriminator(torch.cat((real, fake))).split((len(real), len(fake)))
         loss = ops.discriminator_loss(real_logits, fake_logits)
         share = 0.5 * (1 + math.cos(math.pi * t / steps))
@@ -146,6 +152,18 @@ def train_discriminator(
         optimizer.update_(torch.autograd.grad(loss, optimizer.parameters), update=t, epoch=1)
         if callback is not None:
             callback(t + 1)
+
+
+def check_module(value: object, name: str) -> None:
+    """That it is a network; else a TypeError of one sentence."""
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"{name} must be a module, got {type(value).__name__}")
+
+
+def _pair(examples: Any) -> Sequence[Tensor]:
+    if isinstance(examples, Sequence) and [isinstance(x, Tensor) for x in examples] == [True, True]:
+        return examples
+    raise TypeError(f"samples must give two tensors, real and generated examples, got {type(examples).__name__}")
 
 
 def criterion_gradient(p_data: Any, p_g: Any) -> np.ndarray:
