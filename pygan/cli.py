@@ -7,6 +7,7 @@ cannot be, 130 interrupted, 143 terminated.
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import sys
 import warnings
@@ -247,20 +248,11 @@ def evaluate(
     check_place(result_path)
     recipe = Recipe.from_dict(config["recipe"])
     sets = recipe.load_validation(config["data"]), recipe.load_test(config["data"])
-    with _warnings_as_sentences():
-        result = evaluation.evaluate(trainer, *sets, samples=samples, sigmas=sigma or parzen.SIGMAS)
+    result = evaluation.evaluate(trainer, *sets, samples=samples, sigmas=sigma or parzen.SIGMAS)
     print(evaluation.describe(result, config["data"]))
     evaluation.write({"checkpoint": file, **result}, result_path)
     print(f"written to {result_path}")
     return 0
-
-
-@contextlib.contextmanager
-def _warnings_as_sentences():
-    """Inside, a warning is a line on standard error, without the code that it comes from."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"pygan: {message}", file=sys.stderr)
-        yield
 
 
 @app.command()
@@ -370,7 +362,7 @@ def main(arguments: list[str] | None = None) -> int:
     from pygan.running import Terminated, termination_raises
 
     try:
-        with termination_raises():
+        with termination_raises(), _warnings_as_sentences():
             return app(arguments, prog_name="pygan", standalone_mode=False) or 0
     except Terminated:
         return _TERMINATED
@@ -387,6 +379,22 @@ def main(arguments: list[str] | None = None) -> int:
         if message := error.format_message():
             print(f"pygan: {message} (see pygan --help)", file=sys.stderr)
         return error.exit_code
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences():
+    """Inside, a warning is a line on standard error, without the code that it comes from, and each is said once.
+
+    Python's own record of what was said is void whenever someone ignores warnings for a while, as runs do.
+    """
+
+    @functools.cache
+    def say(sentence: str) -> None:
+        print(f"pygan: {sentence}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: say(" ".join(str(message).split()))
+        yield
 
 
 def _fail(error: BaseException, code: int) -> int:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -218,6 +219,18 @@ def test_the_console_script_is_the_command_line():
     code = "import sys, pygan_command; sys.argv[1:] = ['--version']; sys.exit(pygan_command.main())"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"pygan {pygan.__version__}\n"
+
+
+@pytest.mark.filterwarnings("always:twice")
+def test_a_warning_is_one_line_and_said_once(capsys, monkeypatch):
+    def surroundings():
+        for number in (1, 2, 1, 1):
+            warnings.warn(f"twice\n is too often ({number})", UserWarning, stacklevel=2)
+        return {}
+
+    monkeypatch.setattr("pygan.cli._surroundings", surroundings)
+    assert main(["info"]) == 0
+    assert capsys.readouterr().err == "pygan: twice is too often (1)\npygan: twice is too often (2)\n"
 
 
 # ------------------------------------------------------------------------------------------------ resume
