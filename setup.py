@@ -59,10 +59,13 @@ def jobs() -> str:
 
 
 def build_folder(torch: Torch, cuda: Cuda | None) -> Path:
-    """One for each kind of build: CMake would compile everything again when the kind changes."""
+    """One for each kind of build: CMake would compile everything again when the kind changes.
+
+    Sanitizers are no kind of their own beside the emulator: they instrument the kernels alone.
+    """
     kind = "simt" if SIMT else f"cuda{cuda.nvcc.version}" if cuda else "cpu"
     name = f"cmake-{sys.implementation.cache_tag}-torch{torch.version}-{kind}"
-    return ROOT / "build" / (name + ("-sanitize" if SANITIZE else ""))
+    return ROOT / "build" / (name + ("-sanitize" if SANITIZE and not SIMT else ""))
 
 
 class CMakeBuild(build_ext):
