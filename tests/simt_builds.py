@@ -13,7 +13,7 @@ EMULATOR = [SIMT / f"{name}.cpp" for name in ("machine", "fiber", "simt", "simt_
 ACCESS_CHECKS = [SIMT / "access.cpp", SIMT / "transactions.cpp"]
 
 COMMON = [
-    *("-std=c++17", "-g", "-fPIC", "-fno-strict-aliasing"),
+    *("-std=c++17", "-g1", "-fPIC", "-fno-strict-aliasing"),  # of debug information, the lines alone
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"),
 ]
 SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
