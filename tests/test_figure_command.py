@@ -86,7 +86,7 @@ def test_bad_input_gets_a_sentence(runs, arguments, code, sentence, capsys):
 
 @pytest.mark.parametrize("name", ["1", "loss"])
 def test_figures_with_a_training_of_their_own(name):
-    options = {"1": ["--iterations", "60", "--animation", "game.gif"], "loss": ["--seed", "1"]}[name]
+    options = {"1": ["--iterations", "10", "--animation", "game.gif"], "loss": ["--seed", "1"]}[name]
     assert main(["figure", name, "--out", "picture.png", *options]) == 0
     assert_drawn("picture.png", *(["game.gif"] if name == "1" else []))
 
