@@ -160,7 +160,8 @@ def run_cases(executable, cases, multiprocessors: int, seed: int = 0, counted: b
     settings = {"PYGAN_SIMT_MULTIPROCESSORS": str(multiprocessors), "PYGAN_SIMT_SEED": str(seed)}
     command = [executable, *(["counted"] if counted else [])]
     text = "".join(f"{case}\n" for case in cases)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, env=os.environ | settings, timeout=300)
+    # Some take a minute on a core of their own; the limit is for what hangs.
+    done = subprocess.run(command, input=text, capture_output=True, text=True, env=os.environ | settings, timeout=1800)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr
     outcomes = []
     for line in done.stdout.splitlines():
