@@ -64,25 +64,18 @@ Tensor call_dropout(const Tensor& x, double p, c10::SymInt seed, c10::SymInt off
   return op.call(x, p, std::move(seed), std::move(offset));
 }
 
-std::tuple<Tensor, Tensor, Tensor> layer_double_backward(const LayerSettings& settings, const variable_list& cotangents,
-                                                         const Tensor& g, const Tensor& x, const Tensor& weight) {
+Tensor cotangent_of_g(const LayerSettings& settings, const variable_list& cotangents, const Tensor& x,
+                      const Tensor& weight) {
   const auto mask = [&](const Tensor& t) {
     return settings.dropout > 0 ? call_dropout(t, settings.dropout, settings.seed, settings.offset) : t;
   };
   const Tensor &v_x = cotangents[0], &v_weight = cotangents[1], &v_bias = cotangents[2];
-  Tensor grad_g, grad_x, grad_weight;
-  const auto add = [&](const Tensor& term) { grad_g = grad_g.defined() ? grad_g + term : term; };
-  if (v_x.defined()) {
-    const Tensor masked = mask(v_x);
-    add(at::matmul(masked, weight.t()));
-    grad_weight = at::matmul(as_rows(g).t(), as_rows(masked));
-  }
-  if (v_weight.defined()) {
-    add(at::matmul(mask(x), v_weight.t()));
-    grad_x = mask(at::matmul(g, v_weight));
-  }
-  if (v_bias.defined()) add(v_bias.expand_symint(g.sym_sizes()));
-  return {grad_g, grad_x, grad_weight};
+  Tensor sum;
+  const auto add = [&](const Tensor& term) { sum = sum.defined() ? sum + term : term; };
+  if (v_x.defined()) add(at::matmul(mask(v_x), weight.t()));
+  if (v_weight.defined()) add(at::matmul(mask(x), v_weight.t()));
+  if (v_bias.defined()) add(v_bias.expand_symint(with_last(x, weight.sym_size(0))));
+  return sum;
 }
 
 }  // namespace pygan

@@ -1,5 +1,5 @@
-// What the autograd rules of the two kinds of layer share, and those of the losses. Second derivatives are written in torch ops, which
-// are differentiable in turn.
+// What the autograd rules of the two kinds of layer share, and those of the losses. Second derivatives are written in
+// torch's ops and in our own, which are differentiable in turn.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,12 +28,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> empty_layer_grads(const at::Tenso
 std::array<at::Tensor, 3> defined_where(const std::tuple<at::Tensor, at::Tensor, at::Tensor>& grads,
                                         const std::array<bool, 3>& mask);
 
-// For grad_x = mask(g W), grad_W = g^T mask(x), grad_b = sum g with their cotangents: the gradients of g, x, W;
-// undefined where nothing flows. g (..., n), x (..., k), W (n, k).
-std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_double_backward(const LayerSettings& settings,
-                                                                     const torch::autograd::variable_list& cotangents,
-                                                                     const at::Tensor& g, const at::Tensor& x,
-                                                                     const at::Tensor& weight);
+// For grad_x = mask(g W), grad_W = g^T mask(x), grad_b = sum g with their cotangents v: the gradient of g,
+// mask(v_x) W^T + mask(x) v_W^T + v_b, undefined where nothing flows. x (..., k), W (n, k), g (..., n). Torch's products:
+// they have no activation to take in, and are as fast. Those of W and x, g^T mask(v_x) and mask(g v_W), do have one: they
+// are the layer's own backward pass with v_x for x, or v_W for W.
+at::Tensor cotangent_of_g(const LayerSettings& settings, const torch::autograd::variable_list& cotangents,
+                          const at::Tensor& x, const at::Tensor& weight);
 
 // f'(x) from y = f(x), differentiable; undefined where it is 1.
 at::Tensor activation_derivative(Activation activation, const at::Tensor& y, double slope);

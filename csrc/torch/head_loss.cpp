@@ -12,6 +12,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
 #include <torch/library.h>
 
 #include "checks.h"
@@ -215,8 +216,11 @@ struct HeadLossDoubleBackward {
     Tensor e = grad_logits.defined() ? grad_logits.to(wide) : Tensor();
     if (grad_loss.defined()) e = e.defined() ? e + grad_loss.to(wide) * slope : grad_loss.to(wide) * slope;
     if (!e.defined()) return {{}, {}, {}, {}, {}};
-    auto [grad_e, grad_hidden, grad_weight] =
-        layer_double_backward({}, cotangents, e.to(type).unsqueeze(1), hidden, weight);
+    const Tensor column = e.to(type).unsqueeze(1);
+    const Tensor &v_hidden = cotangents[0], &v_weight = cotangents[1];
+    const Tensor grad_hidden = v_weight.defined() ? at::matmul(column, v_weight) : Tensor();
+    const Tensor grad_weight = v_hidden.defined() ? at::matmul(column.t(), v_hidden) : Tensor();
+    const Tensor grad_e = cotangent_of_g({}, cotangents, hidden, weight);
     if (!grad_e.defined()) return {{}, {}, grad_hidden, grad_weight, {}};
     const Tensor along = grad_e.squeeze(1).to(wide);
     return {grad_loss.defined() ? (along * slope).sum().to(type) : Tensor(),

@@ -134,26 +134,35 @@ Tensor derivative_slope(Activation activation, const Tensor& y) {
 }
 
 // The gradients of backward's inputs. With g = grad_y * f'(y), grad_x = mask(g W), grad_W = g^T mask(x), grad_b =
-// sum g, and the cotangents v_x, v_W, v_b of the three: dg = mask(v_x) W^T + mask(x) v_W^T + v_b.
+// sum g, and the cotangents v_x, v_W, v_b of the three: dg = mask(v_x) W^T + mask(x) v_W^T + v_b; dW = g^T mask(v_x) and
+// dx = mask(g v_W) are the same op again, which makes g on the way into the product.
 struct LinearActDoubleBackward {
   static constexpr const char* kName = "PyganLinearActBackwardBackward";
   static constexpr int kSaved = 4, kSavedOutput = -1;
   using Settings = LayerSettings;
 
   template <class Wants>
-  static variable_list backward(const std::array<Tensor, 4>& saved, const Settings& settings, const Wants&,
+  static variable_list backward(const std::array<Tensor, 4>& saved, const Settings& settings, const Wants& wants,
                                 variable_list& cotangents) {
     const auto& [grad_y, x, weight, y] = saved;
+    const Tensor &v_x = cotangents[0], &v_weight = cotangents[1];
     const Activation activation = static_cast<Activation>(settings.kind);
+    const auto again = [&](const Tensor& x, const Tensor& weight, Mask mask) {
+      return call_backward(grad_y, x, weight, y, kActivationNames[settings.kind], settings.slope, settings.dropout,
+                           settings.seed, settings.offset, mask);
+    };
+    Tensor grad_grad_y, grad_x, grad_weight, grad_of_y;
+    if (wants(2) && v_x.defined()) grad_weight = std::get<1>(again(v_x, weight, {false, true, false}));
+    if (wants(1) && v_weight.defined()) grad_x = std::get<0>(again(x, v_weight, {true, false, false}));
+
     const auto type = y.scalar_type(), wide = at::toOpMathType(type);  // factors of half types meet in fp32
     const Tensor wide_y = y.to(wide);
-    const Tensor d = activation_derivative(activation, wide_y, settings.slope);
-    const Tensor g = d.defined() ? (grad_y * d).to(type) : grad_y;
-    auto [grad_g, grad_x, grad_weight] = layer_double_backward(settings, cotangents, g, x, weight);
-    Tensor grad_grad_y = grad_g, grad_of_y;
+    const Tensor bend = wants(3) ? derivative_slope(activation, wide_y) : Tensor();
+    if (!wants(0) && !bend.defined()) return {{}, grad_x, grad_weight, {}};
+    const Tensor grad_g = cotangent_of_g(settings, cotangents, x, weight);
     if (grad_g.defined()) {
-      if (d.defined()) grad_grad_y = (grad_g * d).to(type);
-      const Tensor bend = derivative_slope(activation, wide_y);
+      const Tensor d = activation_derivative(activation, wide_y, settings.slope);
+      grad_grad_y = d.defined() ? (grad_g * d).to(type) : grad_g;
       if (bend.defined()) grad_of_y = (grad_g.to(wide) * grad_y * bend).to(type);
     }
     return {grad_grad_y, grad_x, grad_weight, grad_of_y};

@@ -1,7 +1,6 @@
 // Maxout as a torch op: `maxout` is what users call; `maxout_forward` also returns the winners that backward needs.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -118,31 +117,35 @@ Grads call_backward(const Tensor& grad_y, const Tensor& x, const Tensor& weight,
   return op.call(grad_y, x, weight, argmax, pieces, dropout, std::move(seed), std::move(offset), mask);
 }
 
-// grad_y (..., units) spread to the winners' places among (..., units * pieces); differentiable.
-Tensor spread(const Tensor& grad_y, const Tensor& argmax, int64_t pieces) {
-  const Tensor won = argmax.unsqueeze(-1) == at::arange(pieces, argmax.options());
-  return (grad_y.unsqueeze(-1) * won.to(grad_y.scalar_type())).flatten(-2);
-}
-
-// The inverse: the winner's entry of each unit.
+// The winner's entry of each unit, of g (..., units * pieces); differentiable.
 Tensor pick(const Tensor& g, const Tensor& argmax, int64_t pieces) {
   const Tensor by_piece = g.unflatten_symint(-1, c10::SymIntArrayRef({argmax.sym_size(-1), pieces}));
   return by_piece.gather(-1, argmax.to(at::kLong).unsqueeze(-1)).squeeze(-1);
 }
 
+// With g = grad_y in the winners' places: see linear_act.cpp.
 struct MaxoutDoubleBackward {
   static constexpr const char* kName = "PyganMaxoutBackwardBackward";
   static constexpr int kSaved = 4, kSavedOutput = -1;
   using Settings = LayerSettings;
 
   template <class Wants>
-  static variable_list backward(const std::array<Tensor, 4>& saved, const Settings& settings, const Wants&,
+  static variable_list backward(const std::array<Tensor, 4>& saved, const Settings& settings, const Wants& wants,
                                 variable_list& cotangents) {
     const auto& [grad_y, x, weight, argmax] = saved;
-    const int64_t pieces = settings.kind;
-    auto [grad_g, grad_x, grad_weight] =
-        layer_double_backward(settings, cotangents, spread(grad_y, argmax, pieces), x, weight);
-    return {grad_g.defined() ? pick(grad_g, argmax, pieces) : Tensor(), grad_x, grad_weight};
+    const Tensor &v_x = cotangents[0], &v_weight = cotangents[1];
+    const auto again = [&](const Tensor& x, const Tensor& weight, Mask mask) {
+      return call_backward(grad_y, x, weight, argmax, settings.kind, settings.dropout, settings.seed, settings.offset,
+                           mask);
+    };
+    Tensor grad_grad_y, grad_x, grad_weight;
+    if (wants(2) && v_x.defined()) grad_weight = std::get<1>(again(v_x, weight, {false, true, false}));
+    if (wants(1) && v_weight.defined()) grad_x = std::get<0>(again(x, v_weight, {true, false, false}));
+    if (wants(0)) {
+      const Tensor grad_g = cotangent_of_g(settings, cotangents, x, weight);
+      if (grad_g.defined()) grad_grad_y = pick(grad_g, argmax, settings.kind);
+    }
+    return {grad_grad_y, grad_x, grad_weight};
   }
 };
 
