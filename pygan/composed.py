@@ -191,25 +191,42 @@ def small_mlp_backward(grad_y, weights, outputs, *, activations, slope, input) -
 # ------------------------------------------------------------------------------------------------- losses
 
 
-def discriminator_loss(real_logits, fake_logits, *, label_smoothing=0.0, reduction="mean") -> Tensor:
-    """-log D(x) - log(1 - D(G(z)))."""
-    settings = {"label_smoothing": label_smoothing, "reduction": reduction}
+# d/da of the terms, as csrc/core/gan_loss.h has them
+DISCRIMINATOR_SLOPES = {
+    "logistic": (lambda a: -torch.sigmoid(-a), torch.sigmoid),
+    "hinge": (lambda a: torch.where(a >= 1, 0.0, -1.0).to(a), lambda b: torch.where(b <= -1, 0.0, 1.0).to(b)),
+    "least_squares": (lambda a: a - 1, lambda b: b),
+    "wasserstein": (lambda a: torch.full_like(a, -1.0), torch.ones_like),
+}
+GENERATOR_SLOPES = {
+    "non_saturating": lambda b: -torch.sigmoid(-b),
+    "minimax": lambda b: -torch.sigmoid(b),
+    "hinge": lambda b: torch.full_like(b, -1.0),
+    "least_squares": lambda b: b - 1,
+    "wasserstein": lambda b: torch.full_like(b, -1.0),
+}
+
+
+def discriminator_loss(real_logits, fake_logits, *, kind="logistic", label_smoothing=0.0, reduction="mean") -> Tensor:
+    """-log D(x) - log(1 - D(G(z))), or one of its relatives."""
+    settings = {"kind": kind, "label_smoothing": label_smoothing, "reduction": reduction}
     out = _checked("discriminator_loss", real_logits, fake_logits, **settings)
     return out.copy_(reference.discriminator_loss(real_logits.double(), fake_logits.double(), **settings))
 
 
-def discriminator_loss_backward(grad, real_logits, fake_logits, *, label_smoothing, reduction):
+def discriminator_loss_backward(grad, real_logits, fake_logits, *, kind="logistic", label_smoothing, reduction):
     """The gradients of both kinds of logits."""
-    settings = {"label_smoothing": label_smoothing, "reduction": reduction}
+    settings = {"kind": kind, "label_smoothing": label_smoothing, "reduction": reduction}
     out = _checked("discriminator_loss_backward", grad, real_logits, fake_logits, **settings)
     real, fake = _wide(real_logits), _wide(fake_logits)
-    out[0].copy_((label_smoothing - torch.sigmoid(-real)) * _upstream(grad, real, reduction))
-    out[1].copy_(torch.sigmoid(fake) * _upstream(grad, fake, reduction))
+    of_real, of_fake = DISCRIMINATOR_SLOPES[kind]
+    out[0].copy_((label_smoothing + of_real(real)) * _upstream(grad, real, reduction))
+    out[1].copy_(of_fake(fake) * _upstream(grad, fake, reduction))
     return out
 
 
 def generator_loss(fake_logits, *, kind="non_saturating", reduction="mean") -> Tensor:
-    """-log D(G(z)), or log(1 - D(G(z))) as printed in the paper."""
+    """-log D(G(z)), log(1 - D(G(z))) as printed in the paper, or one of their relatives."""
     out = _checked("generator_loss", fake_logits, kind=kind, reduction=reduction)
     return out.copy_(reference.generator_loss(fake_logits.double(), kind=kind, reduction=reduction))
 
@@ -218,8 +235,27 @@ def generator_loss_backward(grad, fake_logits, *, kind, reduction) -> Tensor:
     """The gradient of the logits."""
     out = _checked("generator_loss_backward", grad, fake_logits, kind=kind, reduction=reduction)
     fake = _wide(fake_logits)
-    slope = torch.sigmoid(fake if kind == "minimax" else -fake)
-    return out.copy_(-slope * _upstream(grad, fake, reduction))
+    return out.copy_(GENERATOR_SLOPES[kind](fake) * _upstream(grad, fake, reduction))
+
+
+def binary_cross_entropy(input, target, *, logits, reduction="mean") -> Tensor:
+    """Torch's own loss of logits; of probabilities its formula, since its own kernel stops at one outside [0, 1]."""
+    out = _checked("binary_cross_entropy", input, target, logits=logits, reduction=reduction)
+    x, t = input.double(), target.double()
+    if logits:
+        return out.copy_(reference.binary_cross_entropy(x, t, logits=True, reduction=reduction))
+    terms = (t - 1) * torch.log1p(-x).clamp_min(-100) - t * torch.log(x).clamp_min(-100)
+    return out.copy_(reference.REDUCTIONS[reduction](terms))
+
+
+def binary_cross_entropy_backward(grad, input, target, *, logits, reduction) -> Tensor:
+    """The gradient of the input."""
+    out = _checked("binary_cross_entropy_backward", grad, input, target, logits=logits, reduction=reduction)
+    x, t = _wide(input), _wide(target)
+    if not logits:
+        return out.copy_((x - t) / ((1 - x) * x).clamp_min(1e-12) * _upstream(grad, x, reduction))
+    slope = (1 - t) * torch.sigmoid(x) - t * torch.sigmoid(-x)  # both tails keep their relative accuracy
+    return out.copy_(slope * _upstream(grad, x, reduction))
 
 
 def head_loss_forward(hidden, weight, bias, *, real_rows, kind, label_smoothing, with_sums):
@@ -311,6 +347,8 @@ KERNELS = {
         discriminator_loss_backward,
         generator_loss,
         generator_loss_backward,
+        binary_cross_entropy,
+        binary_cross_entropy_backward,
         head_loss_forward,
         head_loss_backward,
         momentum_,

@@ -235,17 +235,28 @@ def mlp(
 
 
 def discriminator_loss(
-    real_logits: Tensor, fake_logits: Tensor, *, label_smoothing: float = 0.0, reduction: str = "mean"
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    *,
+    kind: str = "logistic",
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    r"""What the discriminator descends: :math:`-\log D(x) - \log(1 - D(G(z)))` on logits :math:`a` of D.
+    r"""What the discriminator descends: :math:`-\log D(x) - \log(1 - D(G(z)))` on logits :math:`a` of D, or a relative.
 
-    :math:`\mathrm{softplus}(-a) + \varepsilon a` on real rows and :math:`\mathrm{softplus}(a)` on generated
-    ones: no clamp, no epsilon, finite for every finite logit. At equilibrium its mean is log 4.
+    "logistic": :math:`\mathrm{softplus}(-a) + \varepsilon a` on real rows and :math:`\mathrm{softplus}(a)` on
+    generated ones: no clamp, no epsilon, finite for every finite logit. At equilibrium its mean is log 4.
+
+    With D's outputs that are no logits, "hinge": :math:`\max(1 - a, 0)` on real rows, :math:`\max(1 + a, 0)` on
+    generated ones; "least_squares": :math:`\frac12 (a - 1)^2` and :math:`\frac12 a^2`; "wasserstein": :math:`-a` and
+    :math:`a`.
 
     Args:
         real_logits: any shape.
         fake_logits: any shape, of real_logits' dtype and device.
-        label_smoothing: one-sided: the target of real rows is 1 - label_smoothing, in [0, 1).
+        kind: "logistic", "hinge", "least_squares" or "wasserstein".
+        label_smoothing: one-sided: the target of real rows is 1 - label_smoothing, in [0, 1); 0 for other kinds than
+            "logistic".
         reduction: "mean" (mean over real plus mean over fake), "sum", or "none" (both terms added element by
             element; the shapes must agree).
 
@@ -258,12 +269,17 @@ def discriminator_loss(
 
     >>> discriminator_loss(torch.zeros(3), torch.zeros(3))  # log 4
     tensor(1.3863)
+    >>> discriminator_loss(torch.zeros(3), torch.zeros(3), kind="hinge")
+    tensor(2.)
 
-    Source: Goodfellow et al. 2014, Algorithm 1; label smoothing: Salimans et al. 2016.
+    Source: Goodfellow et al. 2014, Algorithm 1; label smoothing: Salimans et al. 2016; hinge: Lim & Ye 2017; least
+    squares: Mao et al. 2017 (a = 0, b = c = 1); Wasserstein: Arjovsky et al. 2017, Algorithm 1.
     """
     if _is_compiling():
-        return _ops.discriminator_loss(real_logits, fake_logits, label_smoothing=label_smoothing, reduction=reduction)
-    return _C.discriminator_loss(real_logits, fake_logits, label_smoothing, reduction)
+        return _ops.discriminator_loss(
+            real_logits, fake_logits, kind=kind, label_smoothing=label_smoothing, reduction=reduction
+        )
+    return _C.discriminator_loss(real_logits, fake_logits, kind, label_smoothing, reduction)
 
 
 def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reduction: str = "mean") -> Tensor:
@@ -271,10 +287,12 @@ def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reducti
 
     "non_saturating": :math:`-\log D(G(z)) = \mathrm{softplus}(-a)`, with a strong gradient while D still wins.
     "minimax": :math:`\log(1 - D(G(z))) = -\mathrm{softplus}(a)`, as Algorithm 1 prints it.
+    Beside the discriminator's losses of the same names, "hinge" and "wasserstein": :math:`-a`; "least_squares":
+    :math:`\frac12 (a - 1)^2`.
 
     Args:
         fake_logits: any shape.
-        kind: "non_saturating" or "minimax".
+        kind: "non_saturating", "minimax", "hinge", "least_squares" or "wasserstein".
         reduction: "mean", "sum" or "none".
 
     Returns:
@@ -287,11 +305,42 @@ def generator_loss(fake_logits: Tensor, *, kind: str = "non_saturating", reducti
     >>> generator_loss(torch.zeros(3))  # log 2
     tensor(0.6931)
 
-    Source: Goodfellow et al. 2014, section 3 and Algorithm 1.
+    Source: Goodfellow et al. 2014, section 3 and Algorithm 1; those of `discriminator_loss`.
     """
     if _is_compiling():
         return _ops.generator_loss(fake_logits, kind=kind, reduction=reduction)
     return _C.generator_loss(fake_logits, kind, reduction)
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, *, logits: bool, reduction: str = "mean") -> Tensor:
+    r"""The cross entropy of a Bernoulli variable with a target t for each element, value and gradient in one pass each.
+
+    Of logits: :math:`\mathrm{softplus}(a) - t a`, whose tails keep their relative accuracy for targets of zero and
+    one. Of probabilities: :math:`-t \log p - (1 - t) \log(1 - p)`, with the guards of `torch.nn.BCELoss`: logarithms
+    are at least -100, and the derivative :math:`(p - t) / (p (1 - p))` is divided by at least 1e-12. A probability
+    outside [0, 1] gives NaN, where torch raises an error on the CPU.
+
+    Args:
+        input: logits or probabilities, any shape.
+        target: t in [0, 1], of input's shape, dtype and device; it gets no gradient and must not ask for one.
+        logits: whether input is logits.
+        reduction: "mean", "sum" or "none".
+
+    Returns:
+        A scalar, or input's shape for "none". Under autocast both run in float32.
+
+    Raises:
+        ValueError: a shape, device or name that does not fit, a target that requires a gradient.
+        TypeError: a dtype that does not fit.
+
+    >>> binary_cross_entropy(torch.zeros(3), torch.ones(3), logits=True)  # log 2
+    tensor(0.6931)
+
+    Source: Goodfellow et al. 2014, section 3, as most implementations write it: targets of ones and zeros.
+    """
+    if _is_compiling():
+        return _ops.binary_cross_entropy(input, target, logits=logits, reduction=reduction)
+    return _C.binary_cross_entropy(input, target, logits, reduction)
 
 
 def head_loss(

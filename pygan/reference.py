@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = [
     "ACTIVATIONS",
     "adam_",
+    "binary_cross_entropy",
     "discriminator_loss",
     "dropout",
     "dropout_mask",
@@ -270,20 +271,39 @@ def _dropped(x: Tensor, p: float, seed: int, offset: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------ losses
 
-_REDUCTIONS = {"none": lambda x: x, "sum": torch.sum, "mean": torch.mean}
+REDUCTIONS = {"none": lambda x: x, "sum": torch.sum, "mean": torch.mean}
 
 
-def discriminator_loss(real_logits, fake_logits, *, label_smoothing=0.0, reduction="mean") -> Tensor:
-    """Twin of `pygan.ops.discriminator_loss`: softplus(-real) + smoothing*real + softplus(fake).
+# The terms of real and of generated rows.
+_DISCRIMINATOR_TERMS = {
+    "logistic": (lambda a: _softplus(-a), lambda b: _softplus(b)),
+    "hinge": (lambda a: torch.relu(1 - a), lambda b: torch.relu(1 + b)),
+    "least_squares": (lambda a: 0.5 * (a - 1).square(), lambda b: 0.5 * b.square()),
+    "wasserstein": (lambda a: -a, lambda b: b.clone()),
+}
+_GENERATOR_TERMS = {
+    "non_saturating": lambda b: _softplus(-b),
+    "minimax": lambda b: -_softplus(b),
+    "hinge": lambda b: -b,
+    "least_squares": lambda b: 0.5 * (b - 1).square(),
+    "wasserstein": lambda b: -b,
+}
+
+
+def discriminator_loss(real_logits, fake_logits, *, kind="logistic", label_smoothing=0.0, reduction="mean") -> Tensor:
+    """Twin of `pygan.ops.discriminator_loss`, of kind "logistic" softplus(-real) + smoothing*real + softplus(fake).
 
     >>> discriminator_loss(torch.zeros(3, 1), torch.zeros(3, 1))
     tensor(1.3863)
     """
-    reduce = _named(_REDUCTIONS, reduction, "reduction")
+    of_real, of_fake = _named(_DISCRIMINATOR_TERMS, kind, "kind")
+    reduce = _named(REDUCTIONS, reduction, "reduction")
+    if label_smoothing and kind != "logistic":
+        raise ValueError(f"label_smoothing must be 0 for kind {kind!r}, got {label_smoothing}")
     real, fake = _wide(real_logits), _wide(fake_logits)
     # 0 * inf is NaN: no smoothing term without smoothing
-    real_terms = _softplus(-real) + label_smoothing * real if label_smoothing else _softplus(-real)
-    loss = reduce(real_terms) + reduce(_softplus(fake))
+    real_terms = of_real(real) + label_smoothing * real if label_smoothing else of_real(real)
+    loss = reduce(real_terms) + reduce(of_fake(fake))
     return loss.to(real_logits.dtype)
 
 
@@ -293,9 +313,19 @@ def generator_loss(fake_logits, *, kind="non_saturating", reduction="mean") -> T
     >>> generator_loss(torch.zeros(3, 1)), generator_loss(torch.zeros(3, 1), kind="minimax")
     (tensor(0.6931), tensor(-0.6931))
     """
-    terms = {"non_saturating": lambda a: _softplus(-a), "minimax": lambda a: -_softplus(a)}
-    term = _named(terms, kind, "kind")
-    return _named(_REDUCTIONS, reduction, "reduction")(term(_wide(fake_logits))).to(fake_logits.dtype)
+    term = _named(_GENERATOR_TERMS, kind, "kind")
+    return _named(REDUCTIONS, reduction, "reduction")(term(_wide(fake_logits))).to(fake_logits.dtype)
+
+
+def binary_cross_entropy(input, target, *, logits, reduction="mean") -> Tensor:
+    """Twin of `pygan.ops.binary_cross_entropy`: torch's own losses.
+
+    >>> binary_cross_entropy(torch.zeros(3), torch.ones(3), logits=True)
+    tensor(0.6931)
+    """
+    _named(REDUCTIONS, reduction, "reduction")
+    loss = F.binary_cross_entropy_with_logits if logits else F.binary_cross_entropy
+    return loss(_wide(input), _wide(target), reduction=reduction).to(input.dtype)
 
 
 def head_loss(

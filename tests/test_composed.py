@@ -9,6 +9,7 @@ import torch
 
 from cases import ACTIVATIONS, DTYPES, dtype_id, error, layer, normal, shape_id
 from pygan import composed, random
+from pygan.losses import DISCRIMINATOR_KINDS, GENERATOR_KINDS
 
 RANDOM = {"dropout": 0.3, "seed": 5, "offset": random.offset(random.DROPOUT_G, 9)}
 MASKS = [(True, True, True), (True, False, False), (False, True, True)]
@@ -114,12 +115,28 @@ def test_dropout_has_the_ops_bits(shape, dtype, p):
 @pytest.mark.parametrize("shape", [(0, 1), (1, 1), (33, 1)], ids=str)
 def test_losses(shape, dtype, reduction):
     real, fake = normal(*shape, dtype=dtype, seed=1, scale=20.0), normal(*shape, dtype=dtype, seed=2, scale=20.0)
-    settings = {"label_smoothing": 0.1, "reduction": reduction}
-    grad = torch.ones_like(assert_like_the_op("discriminator_loss", real, fake, **settings))
-    assert_like_the_op("discriminator_loss_backward", grad, real, fake, **settings)
-    for kind in ("non_saturating", "minimax"):
+    for kind in DISCRIMINATOR_KINDS:
+        smoothing = 0.1 if kind == "logistic" else 0.0
+        settings = {"kind": kind, "label_smoothing": smoothing, "reduction": reduction}
+        grad = torch.ones_like(assert_like_the_op("discriminator_loss", real, fake, **settings))
+        assert_like_the_op("discriminator_loss_backward", grad, real, fake, **settings)
+    for kind in GENERATOR_KINDS:
         assert_like_the_op("generator_loss", fake, kind=kind, reduction=reduction)
         assert_like_the_op("generator_loss_backward", grad, fake, kind=kind, reduction=reduction)
+
+
+@over_dtypes
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("shape", [(0, 1), (1, 1), (33, 1)], ids=str)
+def test_binary_cross_entropy(shape, dtype, reduction):
+    a, target = normal(*shape, dtype=dtype, seed=1, scale=20.0), normal(*shape, dtype=dtype, seed=2).sigmoid()
+    for logits, x in ((True, a), (False, a.sigmoid())):
+        settings = {"logits": logits, "reduction": reduction}
+        grad = torch.ones_like(assert_like_the_op("binary_cross_entropy", x, target, **settings))
+        assert_like_the_op("binary_cross_entropy_backward", grad, x, target, **settings)
+    outside = torch.tensor([-0.5, 0.5, 1.5, float("nan")], dtype=dtype)
+    got = assert_like_the_op("binary_cross_entropy", outside, outside.new_ones(4), logits=False, reduction="none")
+    assert got.isnan().tolist() == [True, False, True, True]
 
 
 @over_dtypes

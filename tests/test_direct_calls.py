@@ -18,7 +18,9 @@ CALLS = {
     "maxout": lambda x: ops.maxout(x, torch.ones(6, 4), pieces=3),
     "linear_batch_norm_act": lambda x: ops.linear_batch_norm_act(x, torch.ones(6, 4), training=True, activation="tanh"),
     "discriminator_loss": lambda x: ops.discriminator_loss(x, X),
+    "hinge": lambda x: ops.discriminator_loss(x, X, kind="hinge"),
     "generator_loss": lambda x: ops.generator_loss(x, kind="minimax"),
+    "binary_cross_entropy": lambda x: ops.binary_cross_entropy(x, X.sigmoid(), logits=True),
     "head_loss": lambda x: ops.head_loss(x, X[:1], X[0, :1], real_rows=2, label_smoothing=0.1)[0],
 }
 over_calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -103,9 +105,12 @@ def test_seeds_of_64_bits():
         (lambda: ops.maxout(X, X, pieces=2.5), TypeError, "maxout: pieces must be a whole number, got float"),
         (lambda: ops.maxout(X, X, pieces=2**70), ValueError, "maxout: pieces must be in [1, 256]"),
         (lambda: ops.generator_loss([1.0]), TypeError, "generator_loss: fake_logits must be a tensor, got list"),
-        (lambda: ops.generator_loss(X, kind="a"), ValueError, "(did you mean 'minimax'?)"),
+        (lambda: ops.generator_loss(X, kind="minmax"), ValueError, "(did you mean 'minimax'?)"),
         (lambda: ops.head_loss(X, X[:1], real_rows=4), ValueError, "real_rows must be in [0, 3]"),
         (lambda: ops.discriminator_loss(X, X, label_smoothing=None), TypeError, "label_smoothing must be a number"),
+        (lambda: ops.discriminator_loss(X, X, kind=1), TypeError, "discriminator_loss: kind must be a string, got int"),
+        (lambda: ops.binary_cross_entropy(X, 1.0, logits=True), TypeError, "target must be a tensor, got float"),
+        (lambda: ops.binary_cross_entropy(X, X, logits=1), TypeError, "logits must be True or False, got int"),
         (lambda: ops.minibatch_indices(5, 10, start=2**63 - 1, seed=0), ValueError, "start + count below 2^63"),
         (lambda: ops.dropout(X, p=0.5, seed=2**64, offset=0), ValueError, "dropout: seed must be a whole number of"),
         (lambda: ops.noise((2,), seed=0, offset=-(2**64)), ValueError, "noise: offset must be a whole number of"),

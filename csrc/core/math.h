@@ -75,7 +75,7 @@ PYGAN_HD float exponential_minus_one(float x) {
   return x > -0.5f ? p : far;
 }
 
-// log(1 + x) for x in [0, 1] by 2 atanh(x / (2 + x)): no cancellation anywhere.
+// log(1 + x) for x in [-1/2, 1] by 2 atanh(x / (2 + x)): no cancellation anywhere.
 PYGAN_HD float log_one_plus(float x) {
   const float s = x / (2.0f + x);
   const float s2 = s * s;
@@ -107,6 +107,20 @@ PYGAN_HD float logarithm(float x) {
   p = mul_add(p, s2, 1.0f / 3.0f);
   p = mul_add(p * s2, 2.0f * s, 2.0f * s);
   return mul_add(n, 0.693145752f, mul_add(n, 1.42860677e-06f, p));
+}
+
+// log p for p in [0, 1], subnormal numbers included; the least float there is for 0.
+PYGAN_HD float log_of_probability(float p) {
+  const bool tiny = p < 1.17549435e-38f;
+  const float value = logarithm(p * (tiny ? 18446744073709551616.0f : 1.0f)) - (tiny ? 44.3614196f : 0.0f);
+  return p > 0.0f ? value : -3.40282347e+38f;
+}
+
+// log(1 - p) for p in [0, 1], accurate at both ends: 1 - p is exact from 1/2 on.
+PYGAN_HD float log_one_minus(float p) {
+  const float near = log_one_plus(p > 0.5f ? -0.5f : -p);
+  const float far = log_of_probability(1.0f - p);
+  return p > 0.5f ? far : near;
 }
 
 // cos(2 pi t) and sin(2 pi t) for t in [0, 1): the nearest quarter turn, and a polynomial on what is left.
@@ -142,6 +156,8 @@ PYGAN_HD float hyperbolic_tangent(float x) {
 PYGAN_HD double exponential(double x) { return ::exp(x); }
 PYGAN_HD double exponential_minus_one(double x) { return ::expm1(x); }
 PYGAN_HD double log_one_plus(double x) { return ::log1p(x); }
+PYGAN_HD double log_of_probability(double p) { return ::log(p); }
+PYGAN_HD double log_one_minus(double p) { return ::log1p(-p); }
 PYGAN_HD double hyperbolic_tangent(double x) { return ::tanh(x); }
 
 template <class T>

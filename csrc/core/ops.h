@@ -176,11 +176,12 @@ struct GanLossTerm {
   const void* logits;
   int64_t n;
   double smoothing;
-  void* grad;  // backward: like logits
+  void* grad;                     // backward: like logits
+  const void* targets = nullptr;  // of the terms that have a target for each logit: like logits
 };
 
 // out = the terms' values added element by element (none), or one value: the sum over the terms of their sum or
-// mean. The discriminator's loss has two terms, the generator's one.
+// mean. The discriminator's loss has two terms, the generator's and the cross entropy one.
 struct GanLossForward {
   DType dtype;
   GanLossTerm terms[2];

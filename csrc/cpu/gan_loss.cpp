@@ -1,4 +1,4 @@
-// One term of the minimax loss: value, or derivative, in one pass over the logits.
+// One term of a loss: value, or derivative, in one pass over the logits.
 #include <vector>
 
 #include "kernels.h"
@@ -24,16 +24,28 @@ void map_logits(const S* logits, int64_t begin, int64_t end, S* out, const F& f)
   }
 }
 
-// out[i] = value, or out[i] + value.
+// The parameter of the term at each logit: its target, or the one of all.
+template <class S, GanTerm Term>
+auto parameters_of(const GanLossTerm& term) {
+  constexpr bool kTargeted = Term == GanTerm::cross_entropy || Term == GanTerm::probability;
+  const S* targets = static_cast<const S*>(term.targets);
+  const auto smoothing = Compute<S>(term.smoothing);
+  return [=](int64_t i)
+             __attribute__((always_inline)) { return kTargeted ? Compute<S>(widen(targets[i])) : smoothing; };
+}
+
+// out[i] = value, or out[i] + value. A condition inside the loop would keep it from becoming SIMD code.
 template <class S, GanTerm Term>
 void each_value(const GanLossTerm& term, bool accumulate, S* out, int threads) {
   using T = Compute<S>;
   const S* logits = static_cast<const S*>(term.logits);
-  const T smoothing = T(term.smoothing);
+  const auto parameter = parameters_of<S, Term>(term);
+  const auto value = [=](T a, int64_t i)
+                         __attribute__((always_inline)) { return gan_term_value(Term, a, parameter(i)); };
   parallel_chunks(term.n, threads, [=](int64_t begin, int64_t end) {
-    map_logits(logits, begin, end, out, [=](T a, int64_t i) {
-      return gan_term_value(Term, a, smoothing) + (accumulate ? T(widen(out[i])) : T(0));
-    });
+    if (!accumulate) return map_logits(logits, begin, end, out, value);
+    map_logits(logits, begin, end, out,
+               [=](T a, int64_t i) __attribute__((always_inline)) { return value(a, i) + T(widen(out[i])); });
   });
 }
 
@@ -42,12 +54,12 @@ template <class S, GanTerm Term>
 double sum_of_values(const GanLossTerm& term, int threads) {
   using T = Compute<S>;
   const S* logits = static_cast<const S*>(term.logits);
-  const T smoothing = T(term.smoothing);
+  const auto parameter = parameters_of<S, Term>(term);
   std::vector<double> partial(size_t((term.n + kGrain - 1) / kGrain), 0.0);
   parallel_chunks(term.n, threads, [&](int64_t begin, int64_t end) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = begin; i < end; ++i) sum += double(gan_term_value(Term, T(widen(logits[i])), smoothing));
+    for (int64_t i = begin; i < end; ++i) sum += double(gan_term_value(Term, T(widen(logits[i])), parameter(i)));
     partial[size_t(begin / kGrain)] = sum;
   });
   double total = 0;
@@ -60,14 +72,18 @@ void backward(const GanLossTerm& term, Reduction reduction, const S* upstream, i
   using T = Compute<S>;
   const S* logits = static_cast<const S*>(term.logits);
   S* grad = static_cast<S*>(term.grad);
-  const T smoothing = T(term.smoothing);
+  const auto parameter = parameters_of<S, Term>(term);
   const T scale = reduction == Reduction::mean ? T(1.0 / double(term.n)) : T(1);
+  const auto slope = [=](T a, int64_t i)
+                         __attribute__((always_inline)) { return gan_term_derivative(Term, a, parameter(i)); };
   const bool each = reduction == Reduction::none;
-  const T common = each ? T(0) : T(widen(*upstream));
+  const T common = each ? T(0) : scale * T(widen(*upstream));
   parallel_chunks(term.n, threads, [=](int64_t begin, int64_t end) {
-    map_logits(logits, begin, end, grad, [=](T a, int64_t i) {
-      return scale * (each ? T(widen(upstream[i])) : common) * gan_term_derivative(Term, a, smoothing);
-    });
+    if (!each)
+      return map_logits(logits, begin, end, grad,
+                        [=](T a, int64_t i) __attribute__((always_inline)) { return common * slope(a, i); });
+    map_logits(logits, begin, end, grad,
+               [=](T a, int64_t i) __attribute__((always_inline)) { return T(widen(upstream[i])) * slope(a, i); });
   });
 }
 
@@ -83,6 +99,22 @@ void for_term(GanTerm term, const F& f) {
       return f(std::integral_constant<GanTerm, GanTerm::minimax>());
     case GanTerm::non_saturating:
       return f(std::integral_constant<GanTerm, GanTerm::non_saturating>());
+    case GanTerm::hinge_real:
+      return f(std::integral_constant<GanTerm, GanTerm::hinge_real>());
+    case GanTerm::hinge_fake:
+      return f(std::integral_constant<GanTerm, GanTerm::hinge_fake>());
+    case GanTerm::square_real:
+      return f(std::integral_constant<GanTerm, GanTerm::square_real>());
+    case GanTerm::square_fake:
+      return f(std::integral_constant<GanTerm, GanTerm::square_fake>());
+    case GanTerm::critic_real:
+      return f(std::integral_constant<GanTerm, GanTerm::critic_real>());
+    case GanTerm::critic_fake:
+      return f(std::integral_constant<GanTerm, GanTerm::critic_fake>());
+    case GanTerm::cross_entropy:
+      return f(std::integral_constant<GanTerm, GanTerm::cross_entropy>());
+    case GanTerm::probability:
+      return f(std::integral_constant<GanTerm, GanTerm::probability>());
   }
 }
 

@@ -1,4 +1,4 @@
-// The minimax losses: both terms' values, or derivatives, in one launch.
+// The losses: both terms' values, or derivatives, in one launch.
 //
 // A total is deterministic, whatever the device: chunks of fixed size are each summed in a fixed tree, and the block
 // that finishes last sums the chunks in a fixed tree too. Few logits are one block's work. Sums are in double.
@@ -22,6 +22,7 @@ struct Term {
   int64_t n;
   Compute<S> smoothing, scale;
   S* grad;
+  const S* targets;
 };
 
 constexpr int kTerms = 2;
@@ -33,6 +34,15 @@ struct Terms {
   int count;
 };
 
+// The parameter of the term at each logit of a run: its target, or the one of all.
+template <class S, int N>
+__device__ __forceinline__ void load_parameters(const Term<S>& term, int64_t first, int64_t left,
+                                                Compute<S> (&parameters)[N]) {
+  if (term.targets) return load_run(term.targets + first, left, term.vector, parameters);
+#pragma unroll
+  for (int j = 0; j < N; ++j) parameters[j] = term.smoothing;
+}
+
 template <class S>
 __global__ void __launch_bounds__(kThreads) values_kernel(Terms<S> terms, bool vector, S* out) {
   constexpr int N = kRun<S>;
@@ -43,10 +53,11 @@ __global__ void __launch_bounds__(kThreads) values_kernel(Terms<S> terms, bool v
     for (int i = 0; i < kTerms; ++i) {
       if (i >= terms.count) break;
       const Term<S>& term = terms.at[i];
-      Compute<S> logits[N];
+      Compute<S> logits[N], parameters[N];
       load_run(term.logits + first, n - first, term.vector, logits);
+      load_parameters(term, first, n - first, parameters);
 #pragma unroll
-      for (int j = 0; j < N; ++j) sums[j] += gan_term_value(term.term, logits[j], term.smoothing);
+      for (int j = 0; j < N; ++j) sums[j] += gan_term_value(term.term, logits[j], parameters[j]);
     }
     store_run(sums, n - first, vector, out + first);
   }
@@ -71,11 +82,12 @@ __device__ __forceinline__ double sum_of_values(const Term<S>& term, int64_t chu
   const int64_t begin = chunk * kChunk, end = term.n - begin < kChunk ? term.n : begin + kChunk;
   double sum = 0;
   for (int64_t first = begin + threadIdx.x * N; first < end; first += kSumThreads * N) {
-    Compute<S> logits[N];
+    Compute<S> logits[N], parameters[N];
     load_run(term.logits + first, end - first, term.vector, logits);
+    load_parameters(term, first, end - first, parameters);
 #pragma unroll
     for (int j = 0; j < N; ++j)
-      if (first + j < end) sum += double(gan_term_value(term.term, logits[j], term.smoothing));
+      if (first + j < end) sum += double(gan_term_value(term.term, logits[j], parameters[j]));
   }
   return sum;
 }
@@ -138,13 +150,14 @@ __device__ __forceinline__ void write_gradient(const Term<S>& term, int64_t firs
   using T = Compute<S>;
   constexpr int N = kRun<S>;
   const int64_t left = term.n - first;
-  T values[N], factors[N];
+  T values[N], factors[N], parameters[N];
   load_run(term.logits + first, left, term.vector, values);
+  load_parameters(term, first, left, parameters);
   if (each) load_run(upstream + first, left, term.vector, factors);
   const T common = each ? T(0) : widen(*upstream);
 #pragma unroll
   for (int j = 0; j < N; ++j)
-    values[j] = term.scale * (each ? factors[j] : common) * gan_term_derivative(term.term, values[j], term.smoothing);
+    values[j] = term.scale * (each ? factors[j] : common) * gan_term_derivative(term.term, values[j], parameters[j]);
   store_run(values, left, term.vector, term.grad + first);
 }
 
@@ -163,12 +176,13 @@ Terms<S> terms_of(const Op& op) {
   const auto term_of = [&](const GanLossTerm& term) {
     using T = Compute<S>;
     return Term<S>{term.term,
-                   aligned(term.logits),
+                   aligned(term.logits, term.targets),
                    static_cast<const S*>(term.logits),
                    term.n,
                    T(term.smoothing),
                    op.reduction == Reduction::mean ? T(1.0 / double(term.n)) : T(1),
-                   static_cast<S*>(term.grad)};
+                   static_cast<S*>(term.grad),
+                   static_cast<const S*>(term.targets)};
   };
   Terms<S> terms{};
   terms.count = op.count;
@@ -218,7 +232,8 @@ void gan_loss_backward(const GanLossBackward& op) {
     using S = std::remove_pointer_t<decltype(tag)>;
     Terms<S> terms = terms_of<S>(op);
     const bool each = op.reduction == Reduction::none;
-    for (Term<S>& term : terms.at) term.vector = aligned(term.logits, term.grad, each ? op.upstream : nullptr);
+    for (Term<S>& term : terms.at)
+      term.vector = aligned(term.logits, term.targets, term.grad, each ? op.upstream : nullptr);
     if (longest(terms) == 0) return;
     launch(op.run, backward_kernel<S>, grid_of(ceil_div(longest(terms), kRun<S>)), kThreads, 0, terms,
            static_cast<const S*>(op.upstream), each);

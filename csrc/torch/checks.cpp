@@ -58,9 +58,12 @@ Reduction parse_reduction(std::string_view op, std::string_view name) {
   return static_cast<Reduction>(parse(op, "reduction", name, kReductionNames));
 }
 
-GanTerm parse_generator_kind(std::string_view name) {
-  static constexpr const char* kNames[] = {"minimax", "non_saturating"};
-  return parse("generator_loss", "kind", name, kNames) == 0 ? GanTerm::minimax : GanTerm::non_saturating;
+int parse_discriminator_kind(std::string_view op, std::string_view name) {
+  return static_cast<int>(parse(op, "kind", name, kDiscriminatorKinds));
+}
+
+int parse_generator_kind(std::string_view name) {
+  return static_cast<int>(parse("generator_loss", "kind", name, kGeneratorKinds));
 }
 
 GanTerm parse_head_kind(std::string_view op, std::string_view name) {

@@ -16,7 +16,9 @@ Activation parse_activation(std::string_view op, std::string_view name);
 // For the layers of an mlp: whether it is "maxout", which is no elementwise activation.
 bool parse_layer_activation(std::string_view op, std::string_view name);
 Reduction parse_reduction(std::string_view op, std::string_view name);
-GanTerm parse_generator_kind(std::string_view name);
+// Indices into kDiscriminatorKinds and kGeneratorKinds.
+int parse_discriminator_kind(std::string_view op, std::string_view name);
+int parse_generator_kind(std::string_view name);
 // "discriminator" or one of the generator's: the term of generated rows.
 GanTerm parse_head_kind(std::string_view op, std::string_view name);
 NoiseKind parse_noise_kind(std::string_view name);

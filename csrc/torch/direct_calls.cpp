@@ -48,6 +48,11 @@ int64_t whole(const char* op, const char* argument, py::handle object) {
   return value;
 }
 
+bool truth(const char* op, const char* argument, py::handle object) {
+  if (PyBool_Check(object.ptr())) return object.ptr() == Py_True;
+  throw py::type_error(c10::str(op, ": ", argument, " must be True or False, got ", Py_TYPE(object.ptr())->tp_name));
+}
+
 // A tensor or a Parameter itself, not a subclass with a __torch_function__ of its own.
 bool is_plain(py::handle object) { return THPVariable_CheckExact(object.ptr()); }
 
@@ -144,18 +149,21 @@ py::object linear_batch_norm_act(py::handle x, py::handle weight, py::handle bia
   });
 }
 
-py::object discriminator_loss(py::handle real, py::handle fake, py::handle smoothing_, py::handle reduction_name) {
+py::object discriminator_loss(py::handle real, py::handle fake, py::handle kind_name, py::handle smoothing_,
+                              py::handle reduction_name) {
+  const auto kind = text("discriminator_loss", "kind", kind_name);
   const double smoothing = number("discriminator_loss", "label_smoothing", smoothing_);
   const auto reduction = text("discriminator_loss", "reduction", reduction_name);
   check_tensor("discriminator_loss", "real_logits", real);
   check_tensor("discriminator_loss", "fake_logits", fake);
   if (!are_plain(real, fake)) {
     using namespace py::literals;
-    return torch_op("discriminator_loss")(real, fake, "label_smoothing"_a = smoothing, "reduction"_a = reduction);
+    return torch_op("discriminator_loss")(real, fake, "kind"_a = kind, "label_smoothing"_a = smoothing,
+                                          "reduction"_a = reduction);
   }
-  static const auto op =
-      find_op<Tensor(const Tensor&, const Tensor&, double, c10::string_view)>("pygan::discriminator_loss");
-  return without_gil([&] { return op.call(unpack(real), unpack(fake), smoothing, reduction); });
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, c10::string_view, double, c10::string_view)>(
+      "pygan::discriminator_loss");
+  return without_gil([&] { return op.call(unpack(real), unpack(fake), kind, smoothing, reduction); });
 }
 
 py::object generator_loss(py::handle fake, py::handle kind_name, py::handle reduction_name) {
@@ -168,6 +176,20 @@ py::object generator_loss(py::handle fake, py::handle kind_name, py::handle redu
   }
   static const auto op = find_op<Tensor(const Tensor&, c10::string_view, c10::string_view)>("pygan::generator_loss");
   return without_gil([&] { return op.call(unpack(fake), kind, reduction); });
+}
+
+py::object binary_cross_entropy(py::handle input, py::handle target, py::handle logits_, py::handle reduction_name) {
+  const bool logits = truth("binary_cross_entropy", "logits", logits_);
+  const auto reduction = text("binary_cross_entropy", "reduction", reduction_name);
+  check_tensor("binary_cross_entropy", "input", input);
+  check_tensor("binary_cross_entropy", "target", target);
+  if (!are_plain(input, target)) {
+    using namespace py::literals;
+    return torch_op("binary_cross_entropy")(input, target, "logits"_a = logits, "reduction"_a = reduction);
+  }
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, bool, c10::string_view)>("pygan::binary_cross_entropy");
+  return without_gil([&] { return op.call(unpack(input), unpack(target), logits, reduction); });
 }
 
 py::object head_loss(py::handle hidden, py::handle weight, py::handle bias, py::handle rows, py::handle kind_name,
@@ -205,6 +227,7 @@ void define_direct_calls(py::module_& m) {
   m.def("linear_batch_norm_act", linear_batch_norm_act);
   m.def("discriminator_loss", discriminator_loss);
   m.def("generator_loss", generator_loss);
+  m.def("binary_cross_entropy", binary_cross_entropy);
   m.def("head_loss", head_loss);
 }
 

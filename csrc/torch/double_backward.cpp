@@ -6,8 +6,10 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "checks.h"
 #include "find_op.h"
@@ -51,6 +53,23 @@ Tensor activation_derivative(Activation activation, const Tensor& y, double slop
 }
 
 TermDerivatives term_derivatives(GanTerm term, const Tensor& logits, double smoothing) {
+  const auto in_type = [&](const Tensor& mask) { return mask.to(logits.scalar_type()); };
+  switch (term) {
+    case GanTerm::hinge_real:
+      return {-in_type((logits >= 1).logical_not()), at::zeros_like(logits)};
+    case GanTerm::hinge_fake:
+      return {in_type((logits <= -1).logical_not()), at::zeros_like(logits)};
+    case GanTerm::square_real:
+      return {logits - 1, at::ones_like(logits)};
+    case GanTerm::square_fake:
+      return {logits, at::ones_like(logits)};
+    case GanTerm::critic_real:
+      return {-at::ones_like(logits), at::zeros_like(logits)};
+    case GanTerm::critic_fake:
+      return {at::ones_like(logits), at::zeros_like(logits)};
+    default:
+      break;
+  }
   const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
   const Tensor a = rising ? logits : -logits;
   const Tensor s = at::sigmoid(a), bend = s * at::sigmoid(-a);

@@ -38,7 +38,7 @@ at::Tensor cotangent_of_g(const LayerSettings& settings, const torch::autograd::
 // f'(x) from y = f(x), differentiable; undefined where it is 1.
 at::Tensor activation_derivative(Activation activation, const at::Tensor& y, double slope);
 
-// First and second derivative of a term of the loss with respect to each logit, differentiable.
+// First and second derivative of a term of the GANs' losses with respect to each logit, differentiable.
 struct TermDerivatives {
   at::Tensor slope, bend;
 };

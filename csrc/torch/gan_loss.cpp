@@ -1,7 +1,5 @@
-// The minimax game's losses on logits, differentiable twice. Reductions are summed in float64.
+// The discriminator's and the generator's losses on logits, differentiable twice. Reductions are summed in float64.
 #include <ATen/OpMathType.h>
-#include <ATen/TensorOperators.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -10,6 +8,7 @@
 #include "device.h"
 #include "double_backward.h"
 #include "find_op.h"
+#include "loss.h"
 #include "node.h"
 
 namespace pygan {
@@ -22,39 +21,36 @@ using Pair = std::tuple<Tensor, Tensor>;
 constexpr const char* kDiscriminator = "discriminator_loss";
 constexpr const char* kGenerator = "generator_loss";
 
-void check_discriminator(const Tensor& real, const Tensor& fake, double smoothing, Reduction reduction) {
+// The kind's index.
+int check_discriminator(const Tensor& real, const Tensor& fake, c10::string_view kind, double smoothing,
+                        Reduction reduction) {
+  const int parsed = parse_discriminator_kind(kDiscriminator, kind);
   check_floating(kDiscriminator, "real_logits", real);
   check_same(kDiscriminator, "fake_logits", fake, "real_logits", real);
   TORCH_CHECK_VALUE(smoothing >= 0 && smoothing < 1, kDiscriminator, ": label_smoothing must be in [0, 1), got ",
                     smoothing);
+  TORCH_CHECK_VALUE(smoothing == 0 || parsed == 0, kDiscriminator, ": label_smoothing must be 0 for kind '", kind,
+                    "', whose real examples have no label, got ", smoothing);
   if (reduction == Reduction::none)
     TORCH_CHECK_VALUE(real.sym_sizes() == fake.sym_sizes(), kDiscriminator,
                       ": reduction 'none' needs real_logits and fake_logits of one shape, got ", real.sym_sizes(),
                       " and ", fake.sym_sizes());
-}
-
-Tensor empty_loss(const Tensor& logits, Reduction reduction) {
-  return reduction == Reduction::none ? at::empty_symint(logits.sym_sizes(), logits.options())
-                                      : at::empty({}, logits.options());
-}
-
-void check_upstream(const char* op, const Tensor& grad, const Tensor& logits, Reduction reduction) {
-  check_same(op, "grad", grad, "the logits", logits);
-  check_shape(op, "grad", grad, reduction == Reduction::none ? logits.sym_sizes() : c10::SymIntArrayRef());
+  return parsed;
 }
 
 GanLossTerm term_of(GanTerm term, const Tensor& dense, double smoothing, void* grad = nullptr) {
   return {term, dense.const_data_ptr(), dense.numel(), smoothing, grad};
 }
 
-Tensor discriminator_forward(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view name) {
+Tensor discriminator_forward(const Tensor& real, const Tensor& fake, c10::string_view kind, double smoothing,
+                             c10::string_view name) {
   const Reduction reduction = parse_reduction(kDiscriminator, name);
-  check_discriminator(real, fake, smoothing, reduction);
+  const auto& terms = kDiscriminatorTerms[check_discriminator(real, fake, kind, smoothing, reduction)];
   const Tensor dense_real = real.contiguous(), dense_fake = fake.contiguous();
   Tensor out = empty_loss(real, reduction);
   Run run(real.device());
   run->gan_loss_forward({dtype_of(real),
-                         {term_of(GanTerm::real, dense_real, smoothing), term_of(GanTerm::fake, dense_fake, 0)},
+                         {term_of(terms[0], dense_real, smoothing), term_of(terms[1], dense_fake, 0)},
                          2,
                          reduction,
                          out.mutable_data_ptr(),
@@ -62,17 +58,17 @@ Tensor discriminator_forward(const Tensor& real, const Tensor& fake, double smoo
   return out;
 }
 
-Pair discriminator_backward(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
-                            c10::string_view name) {
+Pair discriminator_backward(const Tensor& grad, const Tensor& real, const Tensor& fake, c10::string_view kind,
+                            double smoothing, c10::string_view name) {
   const Reduction reduction = parse_reduction("discriminator_loss_backward", name);
-  check_discriminator(real, fake, smoothing, reduction);
-  check_upstream("discriminator_loss_backward", grad, real, reduction);
+  const auto& terms = kDiscriminatorTerms[check_discriminator(real, fake, kind, smoothing, reduction)];
+  check_upstream("discriminator_loss_backward", grad, "real_logits", real, reduction);
   const Tensor dense_real = real.contiguous(), dense_fake = fake.contiguous(), upstream = grad.contiguous();
   Tensor grad_real = at::empty(real.sizes(), real.options()), grad_fake = at::empty(fake.sizes(), fake.options());
   Run run(real.device());
   run->gan_loss_backward({dtype_of(real),
-                          {term_of(GanTerm::real, dense_real, smoothing, grad_real.mutable_data_ptr()),
-                           term_of(GanTerm::fake, dense_fake, 0, grad_fake.mutable_data_ptr())},
+                          {term_of(terms[0], dense_real, smoothing, grad_real.mutable_data_ptr()),
+                           term_of(terms[1], dense_fake, 0, grad_fake.mutable_data_ptr())},
                           2,
                           reduction,
                           upstream.const_data_ptr(),
@@ -81,7 +77,7 @@ Pair discriminator_backward(const Tensor& grad, const Tensor& real, const Tensor
 }
 
 Tensor generator_forward(const Tensor& fake, c10::string_view kind, c10::string_view name) {
-  const GanTerm term = parse_generator_kind(kind);
+  const GanTerm term = kGeneratorTerms[parse_generator_kind(kind)];
   const Reduction reduction = parse_reduction(kGenerator, name);
   check_floating(kGenerator, "fake_logits", fake);
   const Tensor dense = fake.contiguous();
@@ -93,10 +89,10 @@ Tensor generator_forward(const Tensor& fake, c10::string_view kind, c10::string_
 }
 
 Tensor generator_backward(const Tensor& grad, const Tensor& fake, c10::string_view kind, c10::string_view name) {
-  const GanTerm term = parse_generator_kind(kind);
+  const GanTerm term = kGeneratorTerms[parse_generator_kind(kind)];
   const Reduction reduction = parse_reduction("generator_loss_backward", name);
   check_floating("generator_loss_backward", "fake_logits", fake);
-  check_upstream("generator_loss_backward", grad, fake, reduction);
+  check_upstream("generator_loss_backward", grad, "fake_logits", fake, reduction);
   const Tensor dense = fake.contiguous(), upstream = grad.contiguous();
   Tensor result = at::empty(fake.sizes(), fake.options());
   Run run(fake.device());
@@ -109,17 +105,18 @@ Tensor generator_backward(const Tensor& grad, const Tensor& fake, c10::string_vi
   return result;
 }
 
-Tensor discriminator_meta(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view name) {
+Tensor discriminator_meta(const Tensor& real, const Tensor& fake, c10::string_view kind, double smoothing,
+                          c10::string_view name) {
   const Reduction reduction = parse_reduction(kDiscriminator, name);
-  check_discriminator(real, fake, smoothing, reduction);
+  check_discriminator(real, fake, kind, smoothing, reduction);
   return empty_loss(real, reduction);
 }
 
-Pair discriminator_backward_meta(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
-                                 c10::string_view name) {
+Pair discriminator_backward_meta(const Tensor& grad, const Tensor& real, const Tensor& fake, c10::string_view kind,
+                                 double smoothing, c10::string_view name) {
   const Reduction reduction = parse_reduction("discriminator_loss_backward", name);
-  check_discriminator(real, fake, smoothing, reduction);
-  check_upstream("discriminator_loss_backward", grad, real, reduction);
+  check_discriminator(real, fake, kind, smoothing, reduction);
+  check_upstream("discriminator_loss_backward", grad, "real_logits", real, reduction);
   return {at::empty_symint(real.sym_sizes(), real.options()), at::empty_symint(fake.sym_sizes(), fake.options())};
 }
 
@@ -132,21 +129,24 @@ Tensor generator_meta(const Tensor& fake, c10::string_view kind, c10::string_vie
 Tensor generator_backward_meta(const Tensor& grad, const Tensor& fake, c10::string_view kind, c10::string_view name) {
   parse_generator_kind(kind);
   check_floating("generator_loss_backward", "fake_logits", fake);
-  check_upstream("generator_loss_backward", grad, fake, parse_reduction("generator_loss_backward", name));
+  check_upstream("generator_loss_backward", grad, "fake_logits", fake,
+                 parse_reduction("generator_loss_backward", name));
   return at::empty_symint(fake.sym_sizes(), fake.options());
 }
 
-Tensor call_discriminator(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view reduction) {
-  static const auto op =
-      find_op<Tensor(const Tensor&, const Tensor&, double, c10::string_view)>("pygan::discriminator_loss");
-  return op.call(real, fake, smoothing, reduction);
+Tensor call_discriminator(const Tensor& real, const Tensor& fake, c10::string_view kind, double smoothing,
+                          c10::string_view reduction) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, c10::string_view, double, c10::string_view)>(
+      "pygan::discriminator_loss");
+  return op.call(real, fake, kind, smoothing, reduction);
 }
 
-Pair call_discriminator_backward(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
-                                 c10::string_view reduction) {
-  static const auto op = find_op<Pair(const Tensor&, const Tensor&, const Tensor&, double, c10::string_view)>(
-      "pygan::discriminator_loss_backward");
-  return op.call(grad, real, fake, smoothing, reduction);
+Pair call_discriminator_backward(const Tensor& grad, const Tensor& real, const Tensor& fake, c10::string_view kind,
+                                 double smoothing, c10::string_view reduction) {
+  static const auto op =
+      find_op<Pair(const Tensor&, const Tensor&, const Tensor&, c10::string_view, double, c10::string_view)>(
+          "pygan::discriminator_loss_backward");
+  return op.call(grad, real, fake, kind, smoothing, reduction);
 }
 
 Tensor call_generator(const Tensor& fake, c10::string_view kind, c10::string_view reduction) {
@@ -161,40 +161,33 @@ Tensor call_generator_backward(const Tensor& grad, const Tensor& fake, c10::stri
   return op.call(grad, fake, kind, reduction);
 }
 
-// Second derivatives, in torch ops, half types in fp32. result = scale * grad * d(a); v is its cotangent.
-struct SecondOrder {
-  Tensor of_grad, of_logits;
-};
-
 SecondOrder second_order(GanTerm term, const Tensor& v, const Tensor& grad, const Tensor& logits, double smoothing,
                          Reduction reduction) {
   if (!v.defined()) return {};
   const auto type = at::toOpMathType(logits.scalar_type());
-  const auto [slope, bend] = term_derivatives(term, logits.to(type), smoothing);
-  Tensor weighted = v.to(type);
-  if (reduction == Reduction::mean) weighted = weighted / logits.sym_numel().guard_int(__FILE__, __LINE__);
-  Tensor of_grad = weighted * slope;
-  if (reduction != Reduction::none) of_grad = of_grad.sum();
-  return {of_grad.to(grad.scalar_type()), (weighted * grad.to(type) * bend).to(logits.scalar_type())};
+  return second_order(term_derivatives(term, logits.to(type), smoothing), v, grad, logits, reduction);
 }
 
 // The settings of either loss. The generator's has one tensor of logits; `second` is undefined then.
 struct Settings {
-  GanTerm term;  // of the first logits
+  bool pair;  // the discriminator's
+  int kind;   // an index into its kinds, or into the generator's
   double smoothing;
   Reduction reduction;
 
   c10::string_view reduction_name() const { return kReductionNames[int(reduction)]; }
-  c10::string_view kind() const { return term == GanTerm::minimax ? "minimax" : "non_saturating"; }
+  c10::string_view kind_name() const { return pair ? kDiscriminatorKinds[kind] : kGeneratorKinds[kind]; }
+  GanTerm first_term() const { return pair ? kDiscriminatorTerms[kind][0] : kGeneratorTerms[kind]; }
+  GanTerm second_term() const { return kDiscriminatorTerms[kind][1]; }
 
   Tensor forward(const Tensor& first, const Tensor& second) const {
-    return term == GanTerm::real ? call_discriminator(first, second, smoothing, reduction_name())
-                                 : call_generator(first, kind(), reduction_name());
+    return pair ? call_discriminator(first, second, kind_name(), smoothing, reduction_name())
+                : call_generator(first, kind_name(), reduction_name());
   }
 
   Pair backward(const Tensor& grad, const Tensor& first, const Tensor& second) const {
-    if (term == GanTerm::real) return call_discriminator_backward(grad, first, second, smoothing, reduction_name());
-    return {call_generator_backward(grad, first, kind(), reduction_name()), Tensor()};
+    if (pair) return call_discriminator_backward(grad, first, second, kind_name(), smoothing, reduction_name());
+    return {call_generator_backward(grad, first, kind_name(), reduction_name()), Tensor()};
   }
 };
 
@@ -207,8 +200,9 @@ struct GanLossDoubleBackward {
   static variable_list backward(const std::array<Tensor, 3>& saved, const Settings& settings, const Wants&,
                                 variable_list& v) {
     const auto& [grad, logits, fake] = saved;
-    const auto first = second_order(settings.term, v[0], grad, logits, settings.smoothing, settings.reduction);
-    const auto second = second_order(GanTerm::fake, v[1], grad, fake, 0, settings.reduction);
+    const auto first = second_order(settings.first_term(), v[0], grad, logits, settings.smoothing, settings.reduction);
+    SecondOrder second;
+    if (settings.pair) second = second_order(settings.second_term(), v[1], grad, fake, 0, settings.reduction);
     Tensor of_grad = first.of_grad;
     if (second.of_grad.defined()) of_grad = of_grad.defined() ? of_grad + second.of_grad : second.of_grad;
     return {of_grad, first.of_logits, second.of_logits};
@@ -252,37 +246,40 @@ Pair loss_backward_autograd(const char* op, const Tensor& grad, const Tensor& fi
   return grads;
 }
 
-Tensor discriminator_autograd(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view reduction) {
-  return loss_autograd(kDiscriminator, real, fake,
-                       {GanTerm::real, smoothing, parse_reduction(kDiscriminator, reduction)});
+Settings discriminator_settings(c10::string_view kind, double smoothing, c10::string_view reduction) {
+  return {true, parse_discriminator_kind(kDiscriminator, kind), smoothing, parse_reduction(kDiscriminator, reduction)};
 }
 
-Pair discriminator_backward_autograd(const Tensor& grad, const Tensor& real, const Tensor& fake, double smoothing,
-                                     c10::string_view reduction) {
+Settings generator_settings(c10::string_view kind, c10::string_view reduction) {
+  return {false, parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)};
+}
+
+Tensor discriminator_autograd(const Tensor& real, const Tensor& fake, c10::string_view kind, double smoothing,
+                              c10::string_view reduction) {
+  return loss_autograd(kDiscriminator, real, fake, discriminator_settings(kind, smoothing, reduction));
+}
+
+Pair discriminator_backward_autograd(const Tensor& grad, const Tensor& real, const Tensor& fake, c10::string_view kind,
+                                     double smoothing, c10::string_view reduction) {
   return loss_backward_autograd("discriminator_loss_backward", grad, real, fake,
-                                {GanTerm::real, smoothing, parse_reduction(kDiscriminator, reduction)});
+                                discriminator_settings(kind, smoothing, reduction));
 }
 
 Tensor generator_autograd(const Tensor& fake, c10::string_view kind, c10::string_view reduction) {
-  return loss_autograd(kGenerator, fake, {}, {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)});
+  return loss_autograd(kGenerator, fake, {}, generator_settings(kind, reduction));
 }
 
 Tensor generator_backward_autograd(const Tensor& grad, const Tensor& fake, c10::string_view kind,
                                    c10::string_view reduction) {
-  return std::get<0>(loss_backward_autograd("generator_loss_backward", grad, fake, {},
-                                            {parse_generator_kind(kind), 0, parse_reduction(kGenerator, reduction)}));
-}
-
-// In fp32, as autocast runs torch's own losses: then logits of several dtypes meet.
-template <at::DeviceType device>
-Tensor widened(const Tensor& logits) {
-  return at::autocast::cached_cast(at::kFloat, logits, device);
+  return std::get<0>(
+      loss_backward_autograd("generator_loss_backward", grad, fake, {}, generator_settings(kind, reduction)));
 }
 
 template <at::DeviceType device, at::DispatchKey key>
-Tensor discriminator_autocast(const Tensor& real, const Tensor& fake, double smoothing, c10::string_view reduction) {
+Tensor discriminator_autocast(const Tensor& real, const Tensor& fake, c10::string_view kind, double smoothing,
+                              c10::string_view reduction) {
   c10::impl::ExcludeDispatchKeyGuard off(key);
-  return call_discriminator(widened<device>(real), widened<device>(fake), smoothing, reduction);
+  return call_discriminator(widened<device>(real), widened<device>(fake), kind, smoothing, reduction);
 }
 
 template <at::DeviceType device, at::DispatchKey key>

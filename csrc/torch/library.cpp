@@ -52,15 +52,20 @@ TORCH_LIBRARY(pygan, m) {
       "bool input) -> Tensor[]",
       tags);
   m.def(
-      "discriminator_loss(Tensor real_logits, Tensor fake_logits, *, float label_smoothing=0.0, "
-      "str reduction=\"mean\") -> Tensor",
+      "discriminator_loss(Tensor real_logits, Tensor fake_logits, *, str kind=\"logistic\", "
+      "float label_smoothing=0.0, str reduction=\"mean\") -> Tensor",
       tags);
   m.def(
-      "discriminator_loss_backward(Tensor grad, Tensor real_logits, Tensor fake_logits, *, float label_smoothing, "
-      "str reduction) -> (Tensor, Tensor)",
+      "discriminator_loss_backward(Tensor grad, Tensor real_logits, Tensor fake_logits, *, str kind=\"logistic\", "
+      "float label_smoothing, str reduction) -> (Tensor, Tensor)",
       tags);
   m.def("generator_loss(Tensor fake_logits, *, str kind=\"non_saturating\", str reduction=\"mean\") -> Tensor", tags);
   m.def("generator_loss_backward(Tensor grad, Tensor fake_logits, *, str kind, str reduction) -> Tensor", tags);
+  m.def("binary_cross_entropy(Tensor input, Tensor target, *, bool logits, str reduction=\"mean\") -> Tensor", tags);
+  m.def(
+      "binary_cross_entropy_backward(Tensor grad, Tensor input, Tensor target, *, bool logits, str reduction) -> "
+      "Tensor",
+      tags);
   m.def(
       "head_loss(Tensor hidden, Tensor weight, Tensor? bias=None, *, SymInt real_rows, str kind=\"discriminator\", "
       "float label_smoothing=0.0) -> (Tensor loss, Tensor logits)",
