@@ -133,7 +133,7 @@ def fusions(module: nn.Module) -> list[Entry]:
                 names = tuple(type(part).__name__ for part in layer.modules)
                 entries[id(child)] = Entry(prefix + name, names, chain.op)
                 continue
-            following = children[i + 1][1] if i + 1 < len(children) else None
+            after = [other for _, other in children[i + 1 :]]
             if not isinstance(container, nn.Sequential):
                 reason = "its container is no nn.Sequential"
             elif not (_is_fused(container) or _is_plain_sequential(container)):
@@ -141,7 +141,7 @@ def fusions(module: nn.Module) -> list[Entry]:
             elif id(child) in shared:
                 reason = "it is used twice"
             else:
-                reason = _why_not(child, following) or "fuse has not been called"
+                reason = _why_not(child, *after) or "fuse has not been called"
             entries.setdefault(id(child), Entry(prefix + name, (type(child).__name__,), None, reason))
     if isinstance(module, nn.Linear):
         entries[id(module)] = Entry("", (type(module).__name__,), None, "its container is no nn.Sequential")
@@ -180,6 +180,7 @@ class _Layer:
     ):
         self.linear, self.norm, self.after, self.dropout = linear, norm, after, dropout
         self.modules = [m for m in (linear, norm, after, dropout) if m is not None]
+        self._kinds = [type(m) for m in self.modules]
         self.pieces = _pool_size(after) if isinstance(after, nn.MaxPool1d) else 1
         self.activation = "identity" if after is None else "maxout"
         if self.pieces == 1 and after is not None:
@@ -191,7 +192,9 @@ class _Layer:
 
     def is_unchanged(self) -> bool:
         """Whether the op still is what the modules are."""
-        for m in self.modules:
+        for m, kind in zip(self.modules, self._kinds, strict=True):
+            if type(m) is not kind or "forward" in m.__dict__:
+                return False
             if m._forward_hooks or m._backward_hooks or m._backward_pre_hooks:
                 return False
             if m._forward_pre_hooks and not (m is self.linear and _only_reparametrized(m)):
@@ -212,17 +215,19 @@ class _Layer:
         if self.pieces > 1:
             return x.dim() in (2, 3)
         norm = self.norm
-        return norm is None or (x.dim() == 2 and (len(x) != 1 or not _takes_statistics(norm)) and _has_settings(norm))
+        if norm is None:
+            return True
+        return x.dim() == 2 and not (_takes_statistics(norm) and x.shape[0] == 1) and _has_settings(norm)
 
     def batch_normalized(self, x: Tensor) -> Tensor:
         """The layer with its BatchNorm1d, which counts the batch as torch's does."""
         norm, (weight, bias) = self.norm, self.parameters()
         follows, momentum = norm.training and norm.track_running_stats, norm.momentum
-        if follows and norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-            momentum = 1 / float(norm.num_batches_tracked) if momentum is None else momentum
+        counts = follows and norm.num_batches_tracked is not None
+        if counts and momentum is None:
+            momentum = 1 / (float(norm.num_batches_tracked) + 1)
         running = (norm.running_mean, norm.running_var) if follows or not norm.training else (None, None)
-        return ops.linear_batch_norm_act(
+        y = ops.linear_batch_norm_act(
             x,
             weight,
             bias,
@@ -235,6 +240,9 @@ class _Layer:
             activation=self.activation,
             slope=self.slope,
         )
+        if counts:
+            norm.num_batches_tracked.add_(1)
+        return y
 
     def dropping(self) -> float:
         return self.dropout.p if self.dropout is not None and self.dropout.training else 0.0
@@ -259,9 +267,9 @@ class _Chain:
             return x
         rates = [layer.dropping() for layer in self.layers]
         one_by_one = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        seed = int(torch.randint(2**63 - 1, ())) if any(rates) and not one_by_one else None
+        seed = random.fresh_seed() if any(rates) and not (one_by_one or _follows_torchs_masks(x)) else None
         slopes = {layer.slope for layer in self.layers if layer.activation == "leaky_relu"}
-        if one_by_one or len(self.layers) == 1 or len(slopes) > 1:
+        if one_by_one or len(self.layers) == 1 or len(slopes) > 1 or (seed is None and any(rates)):
             return self._one_by_one(x, rates, seed)
         parameters = [layer.parameters() for layer in self.layers]
         x = ops.mlp(
@@ -295,6 +303,12 @@ class _Chain:
         return x
 
 
+def _follows_torchs_masks(x: Tensor) -> bool:
+    """Whether a seed cannot be drawn now: in a transform of torch.func, or where a CUDA graph is being captured."""
+    in_transform = torch._C._functorch.peek_interpreter_stack() is not None
+    return in_transform or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def _drop(x: Tensor, rate: float, seed: int | None, number: int) -> Tensor:
     if rate and seed is None:
         return nn.functional.dropout(x, rate)
@@ -323,8 +337,29 @@ def _pool_size(pool: nn.MaxPool1d) -> int:
     return one[0] if plain and one[0] == one[1] and 1 < one[0] <= MOST_PIECES else 0
 
 
-def _why_not(linear: nn.Linear, following: nn.Module | None) -> str:
-    """Why a layer cannot be fused, whatever stands before it; empty if it can."""
+def _why_not(linear: nn.Linear, *after: nn.Module) -> str:
+    """Why a layer cannot be fused with what comes after it, whatever stands before it; empty if it can."""
+    reason = _does_not_fit(linear, after[0] if after else None)
+    if reason or not after:
+        return reason
+    layer = _layer(linear, after)
+    next_one = after[len(layer.modules) - 1] if len(layer.modules) <= len(after) else None
+    # backward reads what the layer has written
+    if getattr(next_one, "inplace", False) and layer.activation not in ("identity", "maxout"):
+        return f"an in-place {type(next_one).__name__} follows its activation"
+    return ""
+
+
+def _layer(linear: nn.Linear, after: tuple[nn.Module, ...]) -> _Layer:
+    """The layer and what of its followers is fused with it."""
+    norm = after[0] if after and type(after[0]) is nn.BatchNorm1d else None
+    rest = after[norm is not None :]
+    activation = rest[0] if rest and (norm is None or _follows(linear, norm, rest[0])) else None
+    rest = rest[activation is not None :]
+    return _Layer(linear, norm, activation, rest[0] if rest and type(rest[0]) is nn.Dropout else None)
+
+
+def _does_not_fit(linear: nn.Linear, following: nn.Module | None) -> str:
     kind = type(linear).__name__
     if isinstance(linear, nn.modules.lazy.LazyModuleMixin):
         return "it has no shape yet: call the module once, then fuse it"
@@ -361,23 +396,16 @@ def _steps(container: nn.Sequential, left: tuple[str, ...] = ()) -> list:
     names, children, steps = list(container._modules), list(container._modules.values()), []
     i = 0
     while i < len(children):
-        child, following = children[i], children[i + 1] if i + 1 < len(children) else None
+        child, after = children[i], tuple(children[i + 1 :])
         chained = steps and isinstance(steps[-1], _Chain) and steps[-1].layers[-1].norm is None
-        reason = _why_not(child, following) if isinstance(child, nn.Linear) and names[i] not in left else "left"
+        reason = _why_not(child, *after) if isinstance(child, nn.Linear) and names[i] not in left else "left"
         if reason and not (chained and reason == _LAST):
             steps.append(child)
             i += 1
             continue
-        norm = following if type(following) is nn.BatchNorm1d else None
-        after = following if not reason and norm is None else None
-        i += 1 if reason else 2
-        if norm is not None and i < len(children) and _follows(child, norm, children[i]):
-            after = children[i]
-            i += 1
-        dropout = children[i] if i < len(children) and type(children[i]) is nn.Dropout else None
-        i += dropout is not None
-        layer = _Layer(child, norm, after, dropout)
-        if chained and norm is None and (layer.pieces == 1 or steps[-1].pieces in (1, layer.pieces)):
+        layer = _Layer(child) if reason else _layer(child, after)
+        i += len(layer.modules)
+        if chained and layer.norm is None and (layer.pieces == 1 or steps[-1].pieces in (1, layer.pieces)):
             steps[-1] = _Chain([*steps[-1].layers, layer])
         else:
             steps.append(_Chain([layer]))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pygan import ops
+from pygan import ops, random
 from pygan._names import check_number
 
 
@@ -57,6 +57,7 @@ def gradient_penalty(
     (DRAGAN).
     """
     center = check_number(center, "center", "at least 0", lambda value: value >= 0)
+    _check_examples("real", real)
     if real.dtype != fake.dtype:
         raise TypeError(f"fake must have real's dtype {real.dtype}, got {fake.dtype}")
     if real.shape != fake.shape:
@@ -64,7 +65,7 @@ def gradient_penalty(
     if real.device != fake.device:
         raise ValueError(f"fake must be on real's device {real.device}, got {fake.device}")
     if seed is None:
-        seed = int(torch.randint(2**63 - 1, ()))
+        seed = random.fresh_seed()
     size = (len(real), *[1] * (real.dim() - 1))
     # noise's uniform numbers are in ±√3
     uniform = ops.noise(size, kind="uniform", seed=seed, offset=offset, dtype=real.dtype, device=real.device)
@@ -96,6 +97,7 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
     Source: Mescheder et al. 2018, section 4.1.
     """
+    _check_examples("real", real)
     return 0.5 * _input_gradient(discriminator, real.detach()).square().sum(1).mean()
 
 
@@ -109,7 +111,13 @@ def r2_penalty(discriminator: Callable[[Tensor], Tensor], fake: Tensor) -> Tenso
 
     Source: Mescheder et al. 2018, section 4.1.
     """
+    _check_examples("fake", fake)
     return r1_penalty(discriminator, fake)
+
+
+def _check_examples(name: str, x: Tensor) -> None:
+    if x.dim() == 0 or not x.dtype.is_floating_point:
+        raise ValueError(f"{name} must have shape (m, ...) and a floating dtype, got {list(x.shape)} of {x.dtype}")
 
 
 def _input_gradient(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -27,3 +27,10 @@ def offset(stream: int, step: int = 0) -> int:
     if not (0 <= stream < 1 << 15 and 0 <= step < 1 << 48):
         raise ValueError(f"offset: stream must be in [0, 2^15) and step in [0, 2^48), got {stream} and {step}")
     return (stream << 48) + step
+
+
+def fresh_seed() -> int:
+    """A seed from torch's generator of the CPU, whatever the default device."""
+    import torch
+
+    return int(torch.randint(2**63 - 1, (), device="cpu"))

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -437,6 +438,98 @@ def test_compiles_without_a_break(name):
     left.square().sum().backward()
     right.square().sum().backward()
     close([p.grad for p in module.parameters()], [p.grad for p in fused.parameters()], 1e-4)
+
+
+@pytest.mark.parametrize("name", ["one layer", "critic", "batch norm", "maxout"])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed(name, reentrant):
+    gradients = []
+    for module in pair(name):
+        x = torch.linspace(-1, 1, 8 * K, dtype=torch.float64).view(8, K).requires_grad_()
+        y = torch.utils.checkpoint.checkpoint(module, x, use_reentrant=reentrant)
+        gradients.append([y, *torch.autograd.grad(y.sum(), [x, *module.parameters()])] if not reentrant else [y])
+    close(*gradients)
+
+
+def test_what_a_hook_of_saved_tensors_raises_comes_through():
+    class Boom(Exception):
+        pass
+
+    def pack(tensor):
+        raise Boom
+
+    module = fuse(PATTERNS["one layer"]())
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), pytest.raises(Boom):
+        module(torch.randn(2, K))
+
+
+IN_PLACE = {
+    "SiLU": lambda: [nn.Linear(K, 8), nn.BatchNorm1d(8), nn.SiLU(inplace=True)],
+    "ReLU6": lambda: [nn.Linear(K, 8), nn.BatchNorm1d(8), nn.ReLU6(inplace=True), nn.Linear(8, 2)],
+    "after dropout": lambda: [nn.Linear(K, 8), nn.BatchNorm1d(8), nn.Dropout(0.0), nn.ReLU(True)],
+    "twice": lambda: [nn.Linear(K, 8), nn.LeakyReLU(0.2), nn.LeakyReLU(0.2, inplace=True)],
+    "after maxout": lambda: [nn.Linear(K, 8), nn.MaxPool1d(2), nn.ReLU(inplace=True)],
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_follows_may_write_in_place(name):
+    module = nn.Sequential(*IN_PLACE[name]()).double()
+    fused, x = fuse(copy.deepcopy(module)), torch.randn(9, K, dtype=torch.float64)
+    left, right = module(x), fused(x)
+    close([left], [right])
+    left.square().sum().backward()
+    right.square().sum().backward()
+    # a bias before a BatchNorm1d has a gradient of zero, but for torch's rounding
+    close([p.grad for p in module.parameters()], [p.grad for p in fused.parameters()], 1e-10)
+
+
+@pytest.mark.parametrize("parts", [(nn.Linear(K, K), nn.BatchNorm1d(K)), (nn.Linear(K, 4), nn.ReLU(), nn.Linear(4, K))])
+def test_a_residual_may_be_added_in_place(parts):
+    fused, x = fuse(nn.Sequential(*parts)), torch.randn(5, K)
+    y = fused(x)
+    y += x
+    y.sum().backward()
+    assert all(p.grad is not None for p in fused.parameters())
+
+
+def test_an_in_place_module_behind_an_activation_is_said():
+    entry = fusions(fuse(nn.Sequential(nn.Linear(K, 3), nn.Tanh(), nn.ReLU(inplace=True))))[0]
+    assert entry.reason == "an in-place ReLU follows its activation"
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_forward_that_is_replaced_later_is_called(at):
+    module = fuse(normed(nn.ReLU()))
+    x = torch.randn(5, K)
+    own = module[at].forward
+    module[at].forward = lambda x: own(x) + 1
+    close([module.eval()(x)], [unfuse(copy.deepcopy(module)).eval()(x)], 1e-6)
+    del module[at].forward
+    module[0].__class__ = Scaled
+    close([module(x)], [unfuse(copy.deepcopy(module))(x)], 1e-6)
+
+
+def test_export_of_any_batch():
+    fused, size = fuse(normed(nn.Tanh())).eval(), torch.export.Dim("m", min=2)
+    program = torch.export.export(fused, (torch.randn(8, K),), strict=False, dynamic_shapes=({0: size},))
+    x = torch.randn(5, K)
+    close([program.module()(x)], [fused(x)], 1e-6)
+
+
+def test_a_call_that_fails_is_not_counted():
+    module = fuse(normed(nn.Tanh()))
+    with pytest.raises(ValueError, match="last dimension"):
+        module(torch.randn(4, K + 1))
+    assert module[1].num_batches_tracked == 0
+
+
+def test_dropout_where_no_seed_can_be_drawn():
+    module = fuse(nn.Sequential(nn.Linear(K, 8), nn.ReLU(), nn.Dropout(0.5)))
+    with torch.device("meta"):
+        assert module(torch.randn(4, K, device="cpu")).shape == (4, 8)
+    y = torch.vmap(module, randomness="different")(torch.ones(3, 4, K))
+    assert not torch.equal(y[0], y[1])
 
 
 def test_functional_forms():

@@ -282,6 +282,46 @@ def test_func_grad():
     torch.testing.assert_close(ours, twin, rtol=1e-10, atol=1e-10)
 
 
+@over_statistics
+def test_vmap(statistics):
+    x, weight, gamma, beta = tensors((6, 3, 4), torch.float64)
+    batches = torch.stack((x, x + 1, x.cos()))
+    mean, variance = (None, None) if statistics["training"] else running(4, x)
+
+    def of(op):
+        return lambda x: op(x, weight, None, gamma, beta, mean, variance, activation="tanh", **statistics)
+
+    got = torch.vmap(of(pygan.ops.linear_batch_norm_act))(batches)
+    expected = torch.stack([of(reference.linear_batch_norm_act)(x) for x in batches])
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["fused", "library"])
+def test_backward_can_be_called_by_itself(kind):
+    x, weight, gamma, beta = leaves(*tensors((6, 3, 4)))
+    saved = torch.ops.pygan.linear_batch_norm_act_forward(
+        x, weight, None, gamma, beta, None, None, eps=1e-5, activation="tanh", slope=0.0, keep=True
+    )
+    y, h, mean, inverse, _ = (tensor.detach() for tensor in saved)
+    settings = {"batch_statistics": True, "activation": "tanh", "slope": 0.0, "output_mask": [True, True, False]}
+    with pygan.ops.products(kind):
+        grads = torch.ops.pygan.linear_batch_norm_act_backward(y, x, weight, h, y, gamma, mean, inverse, **settings)
+    expected = torch.autograd.grad(saved[0], (x, weight), y)
+    torch.testing.assert_close(grads[:2], expected)
+
+
+def test_what_is_not_saved_may_change():
+    x, weight, gamma, beta = leaves(*tensors((6, 3, 4)))
+    bias = torch.zeros(4)
+    y = pygan.ops.linear_batch_norm_act(x, weight, bias, gamma, beta, training=True)
+    with torch.no_grad():
+        beta.add_(1)
+        bias.add_(1)
+    y += 1
+    y.sum().backward()
+    torch.testing.assert_close(beta.grad, torch.full((4,), 6.0))
+
+
 def test_a_saved_tensor_that_changes_is_noticed():
     x, weight, gamma, beta = leaves(*tensors((6, 3, 4)))
     y = pygan.ops.linear_batch_norm_act(x, weight, None, gamma, beta, training=True)

@@ -23,16 +23,15 @@ void activate_product(const LinearActForward& op, const Workers& workers) {
   using T = Compute<S>;
   const int64_t m = op.x.rows, n = op.weight.rows;
   if (op.activation == Activation::identity && op.product == op.y) return;
-  BiasActivation<S> epilogue(nullptr, op.activation, op.slope, op.y, n);
+  BiasActivation<S> epilogue(nullptr, op.activation, op.slope, op.y, m * n);  // as if it were one row
   const S* product = static_cast<const S*>(op.product);
-  each_rows(workers, m, n, [&](int64_t row, int rows) {
-    T buffer[kTileCols<T>];
-    for (int64_t i = row; i < row + rows; ++i)
-      for (int64_t j = 0; j < n; j += kTileCols<T>) {
-        const int cols = int(std::min<int64_t>(kTileCols<T>, n - j));
-        load_row(product + i * n + j, cols, buffer);
-        epilogue.tile(buffer, i, 1, j, cols, 0);
-      }
+  each_rows(workers, m * n, 1, [&](int64_t first, int count) {
+    T buffer[kTileCols<T>] = {};
+    for (int64_t j = first; j < first + count; j += kTileCols<T>) {
+      const int cols = int(std::min<int64_t>(kTileCols<T>, first + count - j));
+      load_row(product + j, cols, buffer);
+      epilogue.tile(buffer, 0, 1, j, cols, 0);
+    }
   });
 }
 
@@ -64,7 +63,10 @@ void backward(const LinearActBackward& op) {
   if (!op.grad_weight && !op.grad_bias) return layer_backward<S>(layer, gradient, gradient);
   Workspace space(Workspace::bytes_for<T>(size_t(m * n)));
   T* const g = space.template take<T>(size_t(m * n));
-  each_rows(workers, m, n, [&](int64_t row, int rows) { gradient.block(row, rows, 0, int(n), g + row * n, n); });
+  each_rows(workers, m, n, [&](int64_t row, int rows) {
+    for (int64_t j = 0; j < n; j += kElements)
+      gradient.block(row, rows, j, int(std::min(kElements, n - j)), g + row * n + j, n);
+  });
   const Matrix made = {g, m, n, n, 1};
   layer_backward<S>(layer, Dense<T>(made, true), Dense<T>(made, false));
 }
@@ -90,7 +92,8 @@ void linear_act_grad(const LinearActBackward& op, void* g) {
     each_rows(workers, m, n, [&](int64_t row, int rows) {
       S* const out = static_cast<S*>(g) + row * n;
       if constexpr (std::is_same_v<S, T>) {
-        gradient.block(row, rows, 0, int(n), out, n);
+        for (int64_t j = 0; j < n; j += kElements)
+          gradient.block(row, rows, j, int(std::min(kElements, n - j)), out + j, n);
       } else {
         constexpr int kCols = 256;
         T buffer[kCols];

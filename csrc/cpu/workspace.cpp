@@ -15,7 +15,11 @@ thread_local Kept kept_of_thread[Workspace::kKeptBuffers];
 }  // namespace
 
 Workspace::Workspace(size_t bytes) {
-  if (bytes == 0) bytes = 64;
+  if (bytes == 0) {
+    kept_ = kKeptBuffers;
+    begin_ = next_ = nullptr;
+    return;
+  }
   for (; bytes <= kKept && kept_ < kKeptBuffers; ++kept_) {
     Kept& kept = kept_of_thread[kept_];
     if (kept.lent) continue;

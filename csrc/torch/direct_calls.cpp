@@ -218,6 +218,8 @@ void define_direct_calls(py::module_& m) {
   py::register_local_exception_translator([](std::exception_ptr raised) {
     try {
       std::rethrow_exception(raised);
+    } catch (python_error& raised_in_python) {  // by a hook of saved tensors, say
+      raised_in_python.restore();
     } catch (const c10::Error&) {
       torch::translate_exception_to_python(raised);
     }

@@ -1,6 +1,7 @@
 #include "library_product.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
@@ -88,6 +89,7 @@ LibraryProducts library_products(const Backend& backend, const at::Tensor& x, co
 
 void library_forward(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
                      const Dropout& dropout, at::Tensor out) {
+  const at::AutoDispatchBelowADInplaceOrView below;  // the op that calls records what there is to record
   const at::Tensor rows = as_rows(dropped(x, dropout));
   if (bias)
     at::addmm_out(out, *bias, rows, weight.t());
@@ -97,6 +99,7 @@ void library_forward(const at::Tensor& x, const at::Tensor& weight, const std::o
 
 void library_backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight, const Dropout& dropout,
                       const std::array<bool, 3>& mask, const std::tuple<at::Tensor, at::Tensor, at::Tensor>& grads) {
+  const at::AutoDispatchBelowADInplaceOrView below;
   auto [grad_x, grad_weight, grad_bias] = grads;
   if (mask[0]) {
     at::Tensor rows = as_rows(grad_x);

@@ -178,7 +178,8 @@ struct LinearActGradient {
   static variable_list backward(const std::array<Tensor, 3>& saved, const Settings& settings, const Wants& wants,
                                 variable_list& grads) {
     if (!grads[0].defined()) return {{}, {}, {}};
-    const auto& [x, weight, y] = saved;
+    const auto& [x, weight, kept_y] = saved;
+    const Tensor& y = kept_y.defined() ? kept_y : grads[0];  // of the identity's, the shape alone is used
     const Mask mask = {wants(0), wants(1), wants(2)};
     const auto wanted =
         defined_where(call_backward(grads[0], x, weight, y, kActivationNames[settings.kind], settings.slope,
@@ -202,9 +203,11 @@ Tensor forward_autograd(const Tensor& x, const Tensor& weight, const optional<Te
     return call_forward(x, weight, bias, activation, slope, dropout, seed, offset);
   }();
   const std::array inputs{&x, &weight, bias ? &*bias : nullptr};
-  if (records("linear_act", inputs))
-    record<LinearActGradient>(inputs, std::array{y}, {x, weight, y},
-                              settings_of(activation, slope, dropout, std::move(seed), std::move(offset)));
+  if (records("linear_act", inputs)) {
+    const LayerSettings settings = settings_of(activation, slope, dropout, std::move(seed), std::move(offset));
+    const bool identity = static_cast<Activation>(settings.kind) == Activation::identity;
+    record<LinearActGradient>(inputs, std::array{y}, {x, weight, identity ? Tensor() : y}, settings);
+  }
   return y;
 }
 

@@ -201,6 +201,7 @@ struct BatchNormSettings {
   int64_t activation;
   double slope, eps;
   bool batch_statistics;
+  at::ScalarType beta;
 };
 
 optional<Tensor> given(const Tensor& tensor) { return tensor.defined() ? optional<Tensor>(tensor) : std::nullopt; }
@@ -226,30 +227,32 @@ std::array<Tensor, 5> differentiable_backward(const Tensor& grad_y, const Tensor
 
 struct BatchNormGradient {
   static constexpr const char* kName = "PyganLinearBatchNormActBackward";
-  // x, weight, bias, gamma, beta (for its dtype), h, y, mean, inverse
-  static constexpr int kSaved = 9, kSavedOutput = 6;
+  // x, weight, bias (where the batch's mean does not take it off), gamma, h, y (where the derivative needs it), mean,
+  // inverse
+  static constexpr int kSaved = 8, kSavedOutput = 5;
   using Settings = BatchNormSettings;
 
   template <class Wants>
   static variable_list backward(const std::array<Tensor, kSaved>& saved, const Settings& settings, const Wants& wants,
                                 variable_list& grads) {
     if (!grads[0].defined()) return variable_list(5);
-    const auto& [x, weight, bias, gamma, beta, h, y, mean, inverse] = saved;
+    const auto& [x, weight, bias, gamma, h, kept_y, mean, inverse] = saved;
+    const Tensor& y = kept_y.defined() ? kept_y : h;
     variable_list results(5);
-    const auto fill = [&](int i, const Tensor& grad, const Tensor& like) {
-      if (wants(size_t(i))) results[size_t(i)] = grad.to(like.scalar_type());
+    const auto fill = [&](const auto& all) {
+      const at::ScalarType types[] = {x.scalar_type(), x.scalar_type(), x.scalar_type(),
+                                      gamma.defined() ? gamma.scalar_type() : x.scalar_type(), settings.beta};
+      for (size_t i = 0; i < results.size(); ++i)
+        if (wants(i)) results[i] = all[i].to(types[i]);
     };
     if (at::GradMode::is_enabled()) {
-      const auto all = differentiable_backward(grads[0], x, weight, bias, gamma, y, mean, inverse, settings);
-      for (const auto& [i, like] : {std::pair(0, x), {1, weight}, {2, x}, {3, gamma}, {4, beta}}) fill(i, all[i], like);
+      fill(differentiable_backward(grads[0], x, weight, bias, gamma, y, mean, inverse, settings));
       return results;
     }
-    const Mask mask = {wants(0), wants(1), wants(2)};
     const auto [grad_x, grad_weight, grad_bias, grad_gamma, grad_beta] =
         call_backward(grads[0], x, weight, h, y, given(gamma), mean, inverse, settings.batch_statistics,
-                      kActivationNames[settings.activation], settings.slope, mask);
-    fill(0, grad_x, x), fill(1, grad_weight, weight), fill(2, grad_bias, x), fill(3, grad_gamma, gamma),
-        fill(4, grad_beta, beta);
+                      kActivationNames[settings.activation], settings.slope, {wants(0), wants(1), wants(2)});
+    fill(std::array{grad_x, grad_weight, grad_bias, grad_gamma, grad_beta});
     return results;
   }
 };
@@ -267,11 +270,13 @@ Outputs forward_autograd(const Tensor& x, const Tensor& weight, const optional<T
   const std::array inputs{&x, &weight, pointer(bias), pointer(gamma), pointer(beta)};
   if (records(kName, inputs)) {
     TORCH_CHECK_VALUE(keep, "linear_batch_norm_act_forward: keep must be True where a gradient is wanted");
+    const Activation act = parse_activation(kName, activation);
+    const optional<Tensor> none;
     record<BatchNormGradient>(
         inputs, std::array{y},
-        {x, weight, bias.value_or(Tensor()), gamma.value_or(Tensor()), beta.value_or(Tensor()), h, y, used_mean,
-         inverse},
-        {static_cast<int64_t>(parse_activation(kName, activation)), slope, eps, !mean.has_value()});
+        {x, weight, (mean ? bias : none).value_or(Tensor()), gamma.value_or(Tensor()), h,
+         act == Activation::identity ? Tensor() : y, used_mean, inverse},
+        {static_cast<int64_t>(act), slope, eps, !mean.has_value(), beta ? beta->scalar_type() : x.scalar_type()});
   }
   return outputs;
 }
@@ -318,6 +323,8 @@ void register_kernels(torch::Library& m) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(pygan, CompositeImplicitAutograd, m) { m.impl("linear_batch_norm_act", linear_batch_norm_act); }
+// torch.func.vmap: the parts are batched
+TORCH_LIBRARY_IMPL(pygan, FuncTorchBatchedDecomposition, m) { m.impl("linear_batch_norm_act", linear_batch_norm_act); }
 
 PYGAN_REGISTER_KERNELS(register_kernels)
 
