@@ -6,7 +6,8 @@
                                            # of `pytest benchmarks --benchmark-json raw.json`, what the tables need
 
 A table stands between `<!-- table KIND FILE -->` and `<!-- end of table -->`. What is between `<!-- gpu KIND -->` and
-`<!-- end of gpu -->` is made of all benchmarks/results/CARD/results.json, which benchmarks/gpu_check.py writes.
+`<!-- end of gpu -->` is made of all benchmarks/results/CARD/results.json, which benchmarks/gpu_check.py writes; what is
+between `<!-- curves -->` and `<!-- end of curves -->`, of docs/reproduction/*.jsonl.
 """
 
 import argparse
@@ -15,11 +16,13 @@ import re
 import sys
 from pathlib import Path
 
+import reproduction_curves
 from gpu_tables import on_gpus
 from table_text import RESULTS, ROOT, markdown, ops, three_digits
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "reproduction.md")
 TABLE = re.compile(r"(<!-- table (\S+) (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+CURVES = re.compile(r"(<!-- curves -->\n).*?(<!-- end of curves -->)", re.DOTALL)
 ON_GPUS = re.compile(r"(<!-- gpu (\S+) -->\n).*?(<!-- end of gpu -->)", re.DOTALL)
 
 SHAPES = {
@@ -106,7 +109,10 @@ def filled(text: str) -> str:
         begin, kind, file, end = match.groups()
         return begin + KINDS[kind](json.loads((RESULTS / file).read_text())) + end
 
-    return ON_GPUS.sub(lambda match: match.group(1) + on_gpus(match.group(2)) + match.group(3), TABLE.sub(table, text))
+    text = CURVES.sub(
+        lambda match: match.group(1) + reproduction_curves.table() + match.group(2), TABLE.sub(table, text)
+    )
+    return ON_GPUS.sub(lambda match: match.group(1) + on_gpus(match.group(2)) + match.group(3), text)
 
 
 def measured_ops(raw: dict) -> list[dict]:
@@ -141,7 +147,7 @@ def main() -> int:
         if filled(text) == text:
             continue
         if arguments.check:
-            print(f"{page.relative_to(ROOT)}: its tables are not those of benchmarks/results: run benchmarks/tables.py")
+            print(f"{page.relative_to(ROOT)}: its tables are not those of the files: run benchmarks/tables.py")
             wrong = 1
         else:
             page.write_text(filled(text))
