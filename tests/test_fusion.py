@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed
 import torch.utils.checkpoint
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -575,6 +576,61 @@ def test_a_saved_tensor_that_changes_raises():
     y.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'ddp'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["critic", "batch norm"])
+def test_distributed_data_parallel(name, process_group):
+    x, gradients = torch.randn(6, K, dtype=torch.float64), []
+    for module in pair(name):
+        parallel = nn.parallel.DistributedDataParallel(module)
+        parallel(x).square().sum().backward()
+        gradients.append([p.grad for p in module.parameters()])
+    close(*gradients)
+
+
+def test_data_parallel():
+    module, fused = pair("batch norm")
+    x = torch.randn(6, K, dtype=torch.float64)
+    close([nn.DataParallel(module)(x)], [nn.DataParallel(fused)(x)])
+
+
+def test_fp16_with_a_gradient_scaler():
+    states = []
+    for module in pair("batch norm", torch.float32):
+        optimizer, scaler = torch.optim.SGD(module.parameters(), lr=0.1), torch.amp.GradScaler("cpu")
+        for i in range(3):
+            x = torch.linspace(i, i + 3, 8 * K).cos().view(8, K)
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = module(x).float().square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        states.append(module.state_dict())
+    close(states[0].values(), states[1].values(), 2e-2)
+    assert scaler.get_scale() == 65536  # no step was left out
+
+
+def test_averages_of_weights():
+    averages = []
+    for module in pair("batch norm"):
+        average = torch.optim.swa_utils.AveragedModel(module)
+        with torch.no_grad():
+            for p in module.parameters():
+                p.add_(1)
+        average.update_parameters(module)
+        average.update_parameters(module)
+        batches = [torch.linspace(i, i + 2, 5 * K, dtype=torch.float64).sin().view(5, K) for i in range(3)]
+        torch.optim.swa_utils.update_bn(batches, average)
+        averages.append(average.state_dict())
+    close(averages[0].values(), averages[1].values())
 
 
 @pytest.mark.parametrize("call", [fuse, unfuse, fusions])
