@@ -42,7 +42,8 @@ class Discriminator(nn.Module):
 
 def start(networks, batch_size, fused):
     generator, discriminator = networks
-    g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
+    adam = pygan.FusedAdam if fused else torch.optim.Adam
+    g_optimizer, d_optimizer = (adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
     pictures, labels = images()
     data = batches(pictures.flatten(1), labels, size=batch_size)
 

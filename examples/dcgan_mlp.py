@@ -33,7 +33,8 @@ def make():
 def start(networks, batch_size, fused):
     generator, discriminator = networks
     bce = nn.BCEWithLogitsLoss()
-    g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
+    adam = pygan.FusedAdam if fused else torch.optim.Adam
+    g_optimizer, d_optimizer = (adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
     ones, zeros = torch.ones(batch_size, 1), torch.zeros(batch_size, 1)
     data = batches(images()[0], size=batch_size)
 

@@ -30,7 +30,8 @@ def make():
 
 def start(networks, batch_size, fused):
     generator, discriminator = networks
-    g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
+    adam = pygan.FusedAdam if fused else torch.optim.Adam
+    g_optimizer, d_optimizer = (adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
     data = batches(images()[0].flatten(1), size=batch_size)
     mse, ones, zeros = nn.MSELoss(), torch.ones(batch_size, 1), torch.zeros(batch_size, 1)
     least = pygan.losses.DiscriminatorLoss(kind="least_squares"), pygan.losses.GeneratorLoss("least_squares")

@@ -18,6 +18,7 @@ class GAN(nn.Module):
     def __init__(self, generator, discriminator, fused):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
+        self.optimizer = pygan.FusedAdam if fused else torch.optim.Adam
         self.loss = pygan.losses.BCEWithLogitsLoss() if fused else nn.BCEWithLogitsLoss()
 
     def training_step(self, real, optimizer_index):
@@ -31,7 +32,7 @@ class GAN(nn.Module):
 
     def configure_optimizers(self):
         networks = self.generator, self.discriminator
-        return [torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in networks]
+        return [self.optimizer(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in networks]
 
 
 def make():

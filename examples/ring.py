@@ -18,7 +18,8 @@ def make():
 
 def start(networks, batch_size, fused):
     generator, discriminator = networks
-    g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=1e-3, betas=(0.5, 0.999)) for n in networks)
+    adam = pygan.FusedAdam if fused else torch.optim.Adam
+    g_optimizer, d_optimizer = (adam(n.parameters(), lr=1e-3, betas=(0.5, 0.999)) for n in networks)
     data = batches(pygan.data.mixture("ring8").as_float(), size=batch_size)
     bce = pygan.losses.BCEWithLogitsLoss() if fused else nn.BCEWithLogitsLoss()
     ones, zeros = torch.ones(batch_size, 1), torch.zeros(batch_size, 1)

@@ -43,7 +43,8 @@ class Discriminator(nn.Module):
 def start(networks, batch_size, fused):
     generator, discriminator = networks
     loss = pygan.losses.BCELoss() if fused else nn.BCELoss()
-    g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
+    adam = pygan.FusedAdam if fused else torch.optim.Adam
+    g_optimizer, d_optimizer = (adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in networks)
     ones, zeros = torch.ones(batch_size, 1), torch.zeros(batch_size, 1)
     data = batches(images()[0], size=batch_size)
 

@@ -37,7 +37,8 @@ def gradient_penalty(critic, real, fake):
 
 def start(networks, batch_size, fused):
     generator, critic = networks
-    g_optimizer, c_optimizer = (torch.optim.Adam(n.parameters(), lr=1e-4, betas=(0.5, 0.9)) for n in networks)
+    adam = pygan.FusedAdam if fused else torch.optim.Adam
+    g_optimizer, c_optimizer = (adam(n.parameters(), lr=1e-4, betas=(0.5, 0.9)) for n in networks)
     data = batches(images()[0].flatten(1), size=batch_size)
     critic_loss = pygan.losses.DiscriminatorLoss(kind="wasserstein") if fused else lambda a, b: b.mean() - a.mean()
     generator_loss = pygan.losses.GeneratorLoss("wasserstein") if fused else lambda b: -b.mean()

@@ -9,6 +9,7 @@ import importlib
 
 from pygan import data, losses, nn, ops, random, recipes, reference
 from pygan._load import __version__, build_info
+from pygan.fused_adam import FusedAdam
 from pygan.fusion import fuse, fusions, unfuse
 from pygan.history import DivergenceError, History
 from pygan.optim import Adam, Momentum
@@ -17,6 +18,7 @@ from pygan.trainer import Trainer
 __all__ = [
     "Adam",
     "DivergenceError",
+    "FusedAdam",
     "History",
     "Momentum",
     "Trainer",
