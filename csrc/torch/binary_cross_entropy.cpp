@@ -97,8 +97,8 @@ struct Settings {
 // By the logit, or by the probability, with the guard of the kernel at both ends of [0, 1].
 TermDerivatives derivatives(const Tensor& input, const Tensor& target, bool logits) {
   if (logits) {
-    const Tensor s = at::sigmoid(input);
-    return {s - target, s * at::sigmoid(-input)};
+    const Tensor s = at::sigmoid(input), other = at::sigmoid(-input);
+    return {(1 - target) * s - target * other, s * other};  // s - target would cancel for a sure logit
   }
   const Tensor variance = ((1 - input) * input).clamp_min(1e-12);
   return {(input - target) / variance, (input * input - 2 * input * target + target) / (variance * variance)};
