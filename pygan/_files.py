@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pygan.running import interrupts_deferred
-
 # Inside `together`, what waits for its place: the temporary file and the path of each.
 _waiting: contextvars.ContextVar[list[tuple[Path, Path]] | None] = contextvars.ContextVar("waiting", default=None)
 
@@ -67,6 +65,8 @@ def together() -> Iterator[None]:
     token = _waiting.set(waiting)
     try:
         yield
+        from pygan.running import interrupts_deferred  # here: this module alone serves where pygan is not built
+
         with interrupts_deferred():
             while waiting:
                 temporary, path = waiting[0]
