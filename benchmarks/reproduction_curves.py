@@ -7,8 +7,6 @@ A run is docs/reproduction/mnist-UPDATE-SEED.jsonl: the curve.jsonl that benchma
 
 import json
 
-from pygan.evaluation import PAPER
-from pygan.figures import canvas
 from table_text import ROOT, markdown
 
 RUNS = ROOT / "docs" / "reproduction"
@@ -54,6 +52,9 @@ def _cell(look: dict | None) -> str:
 
 def draw() -> None:
     """The curves, and the paper's number."""
+    from pygan.evaluation import PAPER  # here: the tables serve where pygan is not built
+    from pygan.figures import canvas
+
     mean, error = PAPER["mnist"]["Adversarial nets"]
     colours = {name: canvas.COLOURS[key] for name, key in zip(runs(), ("model", "data", "ink"), strict=False)}
     with canvas.style():
