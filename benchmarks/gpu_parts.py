@@ -153,7 +153,10 @@ class Check:
             log = Path(folder) / "outcomes"
             log.touch()
             environ = {"ONE_BY_ONE": str(log), "OMP_NUM_THREADS": str(max(1, self.machine["cpus"] // self.jobs))}
-            environ["PYTHONPATH"] = os.pathsep.join((str(ROOT / "benchmarks"), self.environ["PYTHONPATH"]))
+            # an empty place would be the working folder, where the source is
+            environ["PYTHONPATH"] = os.pathsep.join(
+                filter(None, (str(ROOT / "benchmarks"), self.environ["PYTHONPATH"]))
+            )
             if self.device == "cuda":
                 environ["PYGAN_REQUIRE_GPU"] = "1"
             command = [sys.executable, "-P", "-m", "pytest", "-q", "--tb=short", "-p", "one_by_one"]
