@@ -88,6 +88,24 @@ PYGAN_HD T probability_derivative(T p, T target) {
   return (p - target) / (variance < T(1e-12) ? T(1e-12) : variance);
 }
 
+// The game's own terms, the first four: for kernels that have no others, and no registers to spare for them.
+template <class T>
+PYGAN_HD T game_term_value(GanTerm term, T a, T smoothing) {
+  const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
+  const T value = softplus(rising ? a : -a);
+  if (term == GanTerm::minimax) return -value;
+  // 0 * inf would be NaN for an infinite logit without smoothing
+  return term == GanTerm::real && smoothing != T(0) ? value + smoothing * a : value;
+}
+
+template <class T>
+PYGAN_HD T game_term_derivative(GanTerm term, T a, T smoothing) {
+  const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
+  const T s = logistic(rising ? a : -a);
+  if (term == GanTerm::fake) return s;
+  return term == GanTerm::real ? smoothing - s : -s;
+}
+
 // `parameter` is e of the term `real`, the target of the last two.
 template <class T>
 PYGAN_HD T gan_term_value(GanTerm term, T a, T parameter) {
@@ -111,11 +129,7 @@ PYGAN_HD T gan_term_value(GanTerm term, T a, T parameter) {
         return a;
     }
   }
-  const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
-  const T value = softplus(rising ? a : -a);
-  if (term == GanTerm::minimax) return -value;
-  // 0 * inf would be NaN for an infinite logit without smoothing
-  return term == GanTerm::real && parameter != T(0) ? value + parameter * a : value;
+  return game_term_value(term, a, parameter);
 }
 
 template <class T>
@@ -140,10 +154,7 @@ PYGAN_HD T gan_term_derivative(GanTerm term, T a, T parameter) {
         return T(1);
     }
   }
-  const bool rising = term == GanTerm::fake || term == GanTerm::minimax;
-  const T s = logistic(rising ? a : -a);
-  if (term == GanTerm::fake) return s;
-  return term == GanTerm::real ? parameter - s : -s;
+  return game_term_derivative(term, a, parameter);
 }
 
 }  // namespace pygan

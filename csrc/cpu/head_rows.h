@@ -172,8 +172,8 @@ double term_of_rows(const T* logits, int64_t n, T smoothing, T scale, T* slopes)
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) {
-    sum += double(gan_term_value(Term, logits[i], smoothing));
-    slopes[i] = scale * gan_term_derivative(Term, logits[i], smoothing);
+    sum += double(game_term_value(Term, logits[i], smoothing));
+    slopes[i] = scale * game_term_derivative(Term, logits[i], smoothing);
   }
   return sum;
 }

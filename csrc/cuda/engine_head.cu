@@ -75,17 +75,17 @@ __device__ __forceinline__ void lose(const Pass<S>& p, int64_t row, Compute<S> a
   if (p.loss.discriminator) {
     const GanTerm term = real ? GanTerm::real : GanTerm::fake;
     const T smoothing = T(p.loss.smoothing);
-    const double value = double(gan_term_value(term, a, smoothing)), mean = double(logistic(a));
+    const double value = double(game_term_value(term, a, smoothing)), mean = double(logistic(a));
     // no index that is no constant: it would put the sums into local memory
     sums[real_loss] += real ? value : 0;
     sums[fake_loss] += real ? 0 : value;
     sums[real_mean] += real ? mean : 0;
     sums[fake_mean] += real ? 0 : mean;
-    d_slope = p.loss.share * each * double(gan_term_derivative(term, a, smoothing));
+    d_slope = p.loss.share * each * double(game_term_derivative(term, a, smoothing));
   }
   if (p.loss.generator && !real) {
-    sums[generator_loss] += double(gan_term_value(p.loss.generator_term, a, T(0)));
-    g_slope = each * double(gan_term_derivative(p.loss.generator_term, a, T(0)));
+    sums[generator_loss] += double(game_term_value(p.loss.generator_term, a, T(0)));
+    g_slope = each * double(game_term_derivative(p.loss.generator_term, a, T(0)));
   }
 }
 

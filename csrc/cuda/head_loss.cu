@@ -136,8 +136,8 @@ __device__ __forceinline__ Compute<S> lose(const Head<S>& head, int64_t i, Compu
   const bool real = i < head.real_rows;
   const GanTerm term = real ? GanTerm::real : head.generated;
   const T a = product + (head.bias ? widen(*head.bias) : T(0));
-  const T slope = (real ? head.real_scale : head.generated_scale) * gan_term_derivative(term, a, head.smoothing);
-  (real ? losses.real : losses.generated) += double(gan_term_value(term, a, head.smoothing));
+  const T slope = (real ? head.real_scale : head.generated_scale) * game_term_derivative(term, a, head.smoothing);
+  (real ? losses.real : losses.generated) += double(game_term_value(term, a, head.smoothing));
   head.logits[i] = narrow<S>(a);
   head.slopes[i] = slope;
   return slope;
