@@ -29,6 +29,8 @@ KERNELS += [
         "engine_head",
     )
 ]
+# No case is of these, but linear_batch_norm_act chooses among all layers.
+KERNELS += [CSRC / "cuda" / f"layer_{name}.cu" for name in ("f16", "fp64")]
 KERNELS += [CSRC / "cuda" / f"engine_{name}.cu" for name in ("prepare", "fp32", "tf32", "bf16", "f16", "fp64")]
 DRIVER = SIMT / "kernels.cpp"
 
