@@ -97,8 +97,7 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
     Source: Mescheder et al. 2018, section 4.1.
     """
-    _check_examples("real", real)
-    return 0.5 * _input_gradient(discriminator, real.detach()).square().sum(1).mean()
+    return _half_square(discriminator, "real", real)
 
 
 def r2_penalty(discriminator: Callable[[Tensor], Tensor], fake: Tensor) -> Tensor:
@@ -111,8 +110,12 @@ def r2_penalty(discriminator: Callable[[Tensor], Tensor], fake: Tensor) -> Tenso
 
     Source: Mescheder et al. 2018, section 4.1.
     """
-    _check_examples("fake", fake)
-    return r1_penalty(discriminator, fake)
+    return _half_square(discriminator, "fake", fake)
+
+
+def _half_square(discriminator: Callable[[Tensor], Tensor], name: str, x: Tensor) -> Tensor:
+    _check_examples(name, x)
+    return 0.5 * _input_gradient(discriminator, x.detach()).square().sum(1).mean()
 
 
 def _check_examples(name: str, x: Tensor) -> None:

@@ -17,6 +17,12 @@ void each_rows(const Workers& workers, int64_t m, int64_t n, const F& f) {
                [&](int64_t task, int) { f(task * rows, int(std::min(rows, m - task * rows))); });
 }
 
+// Rows of a matrix of n columns, one after the other.
+template <class T>
+void whole_rows(const Operand<T>& matrix, int64_t row, int rows, int64_t n, T* out) {
+  for (int64_t j = 0; j < n; j += kElements) matrix.block(row, rows, j, int(std::min(kElements, n - j)), out + j, n);
+}
+
 // y = act(product), which may be y
 template <class S>
 void activate_product(const LinearActForward& op, const Workers& workers) {
@@ -49,8 +55,8 @@ void forward(const LinearActForward& op) {
                 [&](const Operand<T>& x) { gemm({m, n, k, &x, &b, 1, &epilogue, nullptr, &workers}); });
 }
 
-// g = grad_y * act'(y) is made once where the weight's gradient is wanted, in the type that is computed with: that product
-// goes across the rows of g, which are then read in place.
+// g = grad_y * act'(y) is made once where the weight's gradient is wanted, in the type that is computed with: that
+// product goes across the rows of g, which are then read in place.
 template <class S>
 void backward(const LinearActBackward& op) {
   using T = Compute<S>;
@@ -63,10 +69,7 @@ void backward(const LinearActBackward& op) {
   if (!op.grad_weight && !op.grad_bias) return layer_backward<S>(layer, gradient, gradient);
   Workspace space(Workspace::bytes_for<T>(size_t(m * n)));
   T* const g = space.template take<T>(size_t(m * n));
-  each_rows(workers, m, n, [&](int64_t row, int rows) {
-    for (int64_t j = 0; j < n; j += kElements)
-      gradient.block(row, rows, j, int(std::min(kElements, n - j)), g + row * n + j, n);
-  });
+  each_rows(workers, m, n, [&](int64_t row, int rows) { whole_rows(gradient, row, rows, n, g + row * n); });
   const Matrix made = {g, m, n, n, 1};
   layer_backward<S>(layer, Dense<T>(made, true), Dense<T>(made, false));
 }
@@ -92,8 +95,7 @@ void linear_act_grad(const LinearActBackward& op, void* g) {
     each_rows(workers, m, n, [&](int64_t row, int rows) {
       S* const out = static_cast<S*>(g) + row * n;
       if constexpr (std::is_same_v<S, T>) {
-        for (int64_t j = 0; j < n; j += kElements)
-          gradient.block(row, rows, j, int(std::min(kElements, n - j)), out + j, n);
+        whole_rows(gradient, row, rows, n, out);
       } else {
         constexpr int kCols = 256;
         T buffer[kCols];

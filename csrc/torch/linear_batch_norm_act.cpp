@@ -105,11 +105,11 @@ Outputs forward(const Tensor& x, const Tensor& weight, const optional<Tensor>& b
   Run run(x.device());
   const bool library = library_products(*run, x, weight, 0).forward;
   if (library) library_forward(x, weight, bias, {}, keep ? h : y);
-  run->linear_batch_norm_act_forward(
-      {dtype_of(x), matrix_of(x), matrix_of(weight), data_of(dense_bias), data_of(wide_gamma), data_of(wide_beta),
-       data_of(wide_mean), data_of(wide_variance), eps, act, slope, keep || library ? h.mutable_data_ptr() : nullptr,
-       y.mutable_data_ptr(), mean.mutable_data_ptr(), inverse.mutable_data_ptr(),
-       given_mean ? nullptr : variance.mutable_data_ptr(), run.resources(), library});
+  run->linear_batch_norm_act_forward({dtype_of(x), matrix_of(x), matrix_of(weight), data_of(dense_bias),
+                                      data_of(wide_gamma), data_of(wide_beta), data_of(wide_mean),
+                                      data_of(wide_variance), eps, act, slope, keep ? h.mutable_data_ptr() : nullptr,
+                                      y.mutable_data_ptr(), mean.mutable_data_ptr(), inverse.mutable_data_ptr(),
+                                      given_mean ? nullptr : variance.mutable_data_ptr(), run.resources(), library});
   return outputs;
 }
 
