@@ -153,6 +153,7 @@ class Check:
             log = Path(folder) / "outcomes"
             log.touch()
             environ = {"ONE_BY_ONE": str(log), "OMP_NUM_THREADS": str(max(1, self.machine["cpus"] // self.jobs))}
+            environ["PYTEST_ADDOPTS"] = ""  # an option -n would put processes of its own between a crash and this one
             # an empty place would be the working folder, where the source is
             environ["PYTHONPATH"] = os.pathsep.join(
                 filter(None, (str(ROOT / "benchmarks"), self.environ["PYTHONPATH"]))
