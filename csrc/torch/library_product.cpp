@@ -44,18 +44,22 @@ bool has_bf16_tiles() {
 }
 #endif
 
-// The CPU's rows of the table, measured on Sapphire Rapids (docs/performance.md). There the library has the faster
-// product of a vector, of one output, and of many rows; and its bf16 has matrix units that these kernels do not use.
+// The CPU's rows of the table, measured on Sapphire Rapids and, for AVX2, on Zen 3 (docs/performance.md). On both the
+// library has the faster product of a vector and of one output; on the first also of many rows, and its bf16 has matrix
+// units that these kernels do not use.
 LibraryProducts on_cpu(const Backend& backend, at::ScalarType type, int64_t rows, int64_t outputs, double flops) {
 #if defined(__x86_64__)
   static const bool intel = __builtin_cpu_is("intel"), tiles = has_bf16_tiles();
   constexpr double kWorthACall = 2e4, kLarge = 2e7;
-  if (!intel || std::string_view(backend.name) != "avx512" || flops < kWorthACall) return {};
+  const bool avx512 = std::string_view(backend.name) == "avx512", avx2 = std::string_view(backend.name) == "avx2";
+  if (!(avx2 || avx512) || flops < kWorthACall) return {};
+  const bool measured = intel && avx512;
   if (type == at::kFloat) {
-    const bool thin = rows <= 4 || (outputs <= 4 && rows >= 32), large = rows >= 192 && flops >= kLarge;
+    const bool thin = rows <= (measured ? 4 : 2) || (outputs <= 4 && rows >= 32);
+    const bool large = measured && rows >= 192 && flops >= kLarge;
     return {thin || large, thin || large};
   }
-  if (type == at::kBFloat16 && tiles && flops >= kLarge) return {true, true};
+  if (type == at::kBFloat16 && measured && tiles && flops >= kLarge) return {true, true};
 #endif
   return {};
 }
