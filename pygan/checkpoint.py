@@ -1,7 +1,8 @@
 """Checkpoints: a safetensors file of every tensor that training changes, its settings in the header.
 
 Tensors are named `generator.<key of state_dict>`, `discriminator.<...>`, `optimizer.generator.<buffer>`,
-`optimizer.discriminator.<...>`, and `rng.<...>` where a network draws from torch's generators. The header's
+`optimizer.discriminator.<...>`, `average.<key>` where the generator's weights are averaged, and `rng.<...>` where a
+network draws from torch's generators. The header's
 entry `pygan` holds the settings, the number of the iteration, and the architectures of pygan's own networks.
 Nothing in it is code.
 """
@@ -127,7 +128,7 @@ def check_data(header: dict, data: Dataset, path: str | Path) -> None:
 def load_generator(
     path: str | Path, *, device: torch.device | str = "cpu"
 ) -> tuple[MLP | DeconvGenerator, TrainerConfig, dict]:
-    """The generator of a checkpoint alone, in evaluation mode, without the data.
+    """The generator of a checkpoint alone, in evaluation mode, without the data: its average, where there is one.
 
     Args:
         path: of the checkpoint.
@@ -144,10 +145,12 @@ def load_generator(
     if header["generator"] is None:
         raise CheckpointError(f"{path} holds a generator that is not one of pygan's; resume it with generator=")
     network = _network("generator", None, header, tensors, path)
-    state = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
+    config = TrainerConfig.from_dict(header["config"])
+    prefix = "generator." if config.ema_decay is None else "average."
+    state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     _check_state(network.state_dict(), state, path)
     network.load_state_dict(state)
-    return network.to(check_device(device)).eval(), TrainerConfig.from_dict(header["config"]), header
+    return network.to(check_device(device)).eval(), config, header
 
 
 def read(path: str | Path) -> tuple[dict, dict[str, Tensor]]:

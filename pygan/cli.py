@@ -86,9 +86,20 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Examples in a step.")] = None,
     k: Annotated[int | None, typer.Option(help="Discriminator steps in an iteration.")] = None,
     generator_loss: Annotated[str | None, typer.Option(help="non_saturating or minimax.")] = None,
+    ema_decay: Annotated[
+        float | None,
+        typer.Option(help="Average the generator's weights over the iterations, and sample from that; as 0.9999."),
+    ] = None,
 ) -> int:
     """Train a recipe, and write samples, curves, metrics and a checkpoint. Ctrl-C ends it cleanly."""
-    settings = {"seed": seed, "update": update, "batch_size": batch_size, "k": k, "generator_loss": generator_loss}
+    settings = {
+        "seed": seed,
+        "update": update,
+        "batch_size": batch_size,
+        "k": k,
+        "generator_loss": generator_loss,
+        "ema_decay": ema_decay,
+    }
     settings = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
         settings |= {name: v for name, v in (("iterations", iterations), ("engine", engine)) if v is not None}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pygan._names import check_name, check_pair, check_seed, check_whole
+from pygan._names import check_name, check_number, check_pair, check_seed, check_whole
 from pygan.data import Dataset
 from pygan.losses import GENERATOR_LOSSES, check_smoothing
 from pygan.nn import MLP
@@ -37,6 +37,7 @@ class TrainerConfig:
     generator_loss: str = "non_saturating"
     noise: str = "normal"
     label_smoothing: float = 0.0
+    ema_decay: float | None = None
     pixel_range: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
     engine: str = "auto"
@@ -49,6 +50,8 @@ class TrainerConfig:
         check_name(self.noise, NOISES, "noise")
         check_name(self.engine, ENGINES, "engine")
         checked["label_smoothing"] = check_smoothing(self.label_smoothing)
+        if self.ema_decay is not None:
+            checked["ema_decay"] = check_number(self.ema_decay, "ema_decay", "None or in (0, 1)", lambda d: 0 < d < 1)
         checked["optimizer"] = check_rules(self.optimizer)
         checked["pixel_range"] = check_pair(self.pixel_range, "pixel_range", "(low, high), rising", lambda a, b: a < b)
         for name, value in checked.items():

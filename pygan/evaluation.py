@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pygan import diagnostics, parzen, theory
 from pygan._files import replacing
@@ -67,7 +67,9 @@ def evaluate(
         Plain values: `log_likelihood`, `standard_error` and `sigma`, in nats, with `validation` for each of
         `sigmas`; `jsd`, Theorem 1's estimate from the discriminator, with `value`, its V, on the test set;
         `neighbours`, mean distances of samples and of test examples to the nearest training example, and of samples
-        and of training examples among themselves; for a known mixture `modes`.
+        and of training examples among themselves; for a known mixture `modes`. All are of what `Trainer.sample` draws;
+        where that is the average of the generator's weights, `last_weights` has sigma, log-likelihood and standard
+        error of those that training left.
 
     Raises:
         ValueError: sets of another length than the generator's examples, too few samples, samples that are not
@@ -91,8 +93,8 @@ def evaluate(
                 f"{name} must have examples of {trainer.data.dimension} numbers, as the run, got {examples.dimension}"
             )
     drawn = sample(trainer, samples)
-    sigma, means = parzen.choose_sigma(validation.as_float()[:_VALIDATION_ROWS].to(drawn), drawn, sigmas)
-    real = test.as_float().to(drawn)
+    chosen_on, real = validation.as_float()[:_VALIDATION_ROWS].to(drawn), test.as_float().to(drawn)
+    sigma, means = parzen.choose_sigma(chosen_on, drawn, sigmas)
     likelihood = parzen.log_likelihood(real, drawn, sigma)
     jsd = _jsd(trainer, real, drawn)
     for name, value in (("log-likelihood", likelihood.mean), ("value of V from the discriminator", jsd)):
@@ -112,15 +114,31 @@ def evaluate(
         "jsd": jsd,
         "neighbours": _neighbours(drawn, real, trainer.data),
     }
+    if trainer.sampler is not trainer.generator:
+        drawn_last = sample(trainer, samples, of=trainer.generator)
+        sigma, _ = parzen.choose_sigma(chosen_on, drawn_last, sigmas)
+        last = parzen.log_likelihood(real, drawn_last, sigma)
+        result["last_weights"] = {
+            "sigma": sigma,
+            "log_likelihood": last.mean,
+            "standard_error": last.standard_error,
+        }
     if trainer.data.modes is not None:
         result["modes"] = dataclasses.asdict(diagnostics.mode_statistics(drawn, trainer.data))
     return result
 
 
-def sample(trainer: Trainer, n: int) -> Tensor:
-    """(n, d) on the CPU, in the units of `Dataset.as_float`: the draws that an evaluation looks at."""
+def sample(trainer: Trainer, n: int, *, of: nn.Module | None = None) -> Tensor:
+    """(n, d) on the CPU, in the units of `Dataset.as_float`: the draws that an evaluation looks at.
+
+    They are of the trainer's sampler, or of a network like it.
+    """
+    from pygan.trainer import generate
+
     low, high = _range(trainer)
-    return (trainer.sample(n, step=_SAMPLE_STEP).cpu().float() - low) / (high - low)
+    network = trainer.sampler if of is None else of
+    drawn = generate(network, n, trainer.config, step=_SAMPLE_STEP, like=next(network.parameters()))
+    return (drawn.cpu().float() - low) / (high - low)
 
 
 def _range(trainer: Trainer) -> tuple[float, float]:
@@ -193,7 +211,10 @@ def table(result: dict, data: str) -> str:
     if of_paper := PAPER.get(data.partition(":")[0]):
         lines.append("log-likelihood of the test set, nats (the paper's Table 1)")
         lines += [f"{name:<20} {mean:>7g} ± {error:g}" for name, (mean, error) in of_paper.items()]
-    lines.append(f"{'this run':<20} {result['log_likelihood']:>7.4g} ± {result['standard_error']:.2g}")
+    rows = [("this run", result)]
+    if last := result.get("last_weights"):
+        rows = [("this run, averaged", result), ("this run, last", last)]
+    lines += [f"{name:<20} {row['log_likelihood']:>7.4g} ± {row['standard_error']:.2g}" for name, row in rows]
     return "\n".join(lines)
 
 

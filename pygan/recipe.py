@@ -46,7 +46,7 @@ class Recipe:
         output_bias_from_data: the generator's output bias starts at the logit of the data's means.
         stage1: the recipe to train before this one, whose generator becomes this one's last layers; None for none.
         optimizer: one rule, or the generator's and the discriminator's.
-        batch_size, k, update, generator_loss, label_smoothing, pixel_range, seed, engine: as in `Trainer`.
+        batch_size, k, update, generator_loss, label_smoothing, ema_decay, pixel_range, seed, engine: as in `Trainer`.
 
     >>> import pygan
     >>> trainer = pygan.recipes.get("ring8", seed=3).build()
@@ -83,6 +83,7 @@ class Recipe:
     update: str = "alternating"
     generator_loss: str = "non_saturating"
     label_smoothing: float = 0.0
+    ema_decay: float | None = None
     pixel_range: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
     engine: str = "auto"
