@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pygan import running
+from pygan import averaging, running
 from pygan._files import replacing
 from pygan._names import check_name, check_pair, check_whole, check_wholes
 from pygan.config import TrainerConfig, check_device
@@ -146,10 +146,12 @@ def load_generator(
         raise CheckpointError(f"{path} holds a generator that is not one of pygan's; resume it with generator=")
     network = _network("generator", None, header, tensors, path)
     config = TrainerConfig.from_dict(header["config"])
-    prefix = "generator." if config.ema_decay is None else "average."
-    state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    _check_state(network.state_dict(), state, path)
-    network.load_state_dict(state)
+    _check_state(network.state_dict(), _part("generator.", tensors), path)
+    network.load_state_dict(_part("generator.", tensors))
+    if config.ema_decay is not None and header["iteration"] >= averaging.STEPS:
+        average = averaging.Average(network, config.ema_decay)
+        _check_state(average.tensors, _part("average.", tensors), path)
+        network.load_state_dict(_part("average.", tensors), strict=False)
     return network.to(check_device(device)).eval(), config, header
 
 
@@ -271,6 +273,11 @@ def _network(name: str, given: nn.Module | None, header: dict, tensors: dict[str
     mine = {prefix + key: value for key, value in given.state_dict().items()}
     _check_state(mine, {key: value for key, value in tensors.items() if key.startswith(prefix)}, path)
     return given
+
+
+def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of that prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _check_state(mine: dict[str, Tensor], stored: dict[str, Tensor], path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pygan import diagnostics, parzen, theory
 from pygan._files import replacing
@@ -68,8 +68,8 @@ def evaluate(
         `sigmas`; `jsd`, Theorem 1's estimate from the discriminator, with `value`, its V, on the test set;
         `neighbours`, mean distances of samples and of test examples to the nearest training example, and of samples
         and of training examples among themselves; for a known mixture `modes`. All are of what `Trainer.sample` draws;
-        where that is the average of the generator's weights, `last_weights` has sigma, log-likelihood and standard
-        error of those that training left.
+        where that is the average of the generator's weights, `not_averaged` has sigma, log-likelihood and standard
+        error of those that training left, or None where they are too far off to have any.
 
     Raises:
         ValueError: sets of another length than the generator's examples, too few samples, samples that are not
@@ -114,31 +114,30 @@ def evaluate(
         "jsd": jsd,
         "neighbours": _neighbours(drawn, real, trainer.data),
     }
-    if trainer.sampler is not trainer.generator:
-        drawn_last = sample(trainer, samples, of=trainer.generator)
-        sigma, _ = parzen.choose_sigma(chosen_on, drawn_last, sigmas)
-        last = parzen.log_likelihood(real, drawn_last, sigma)
-        result["last_weights"] = {
-            "sigma": sigma,
-            "log_likelihood": last.mean,
-            "standard_error": last.standard_error,
-        }
+    if trainer.average is not None:
+        result["not_averaged"] = _likelihood(sample(trainer, samples, averaged=False), chosen_on, real, sigmas)
     if trainer.data.modes is not None:
         result["modes"] = dataclasses.asdict(diagnostics.mode_statistics(drawn, trainer.data))
     return result
 
 
-def sample(trainer: Trainer, n: int, *, of: nn.Module | None = None) -> Tensor:
-    """(n, d) on the CPU, in the units of `Dataset.as_float`: the draws that an evaluation looks at.
+def _likelihood(drawn: Tensor, validation: Tensor, test: Tensor, sigmas: Sequence[float]) -> dict[str, float] | None:
+    """Of a generator that is measured beside the one in question: its failure is not that one's."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # which would not say whose grid it is
+            sigma, _ = parzen.choose_sigma(validation, drawn, sigmas)
+            found = parzen.log_likelihood(test, drawn, sigma)
+    except ValueError:
+        return None
+    if not math.isfinite(found.mean):
+        return None
+    return {"sigma": sigma, "log_likelihood": found.mean, "standard_error": found.standard_error}
 
-    They are of the trainer's sampler, or of a network like it.
-    """
-    from pygan.trainer import generate
 
+def sample(trainer: Trainer, n: int, *, averaged: bool = True) -> Tensor:
+    """(n, d) on the CPU, in the units of `Dataset.as_float`: the draws that an evaluation looks at."""
     low, high = _range(trainer)
-    network = trainer.sampler if of is None else of
-    drawn = generate(network, n, trainer.config, step=_SAMPLE_STEP, like=next(network.parameters()))
-    return (drawn.cpu().float() - low) / (high - low)
+    return (trainer.sample(n, step=_SAMPLE_STEP, averaged=averaged).cpu().float() - low) / (high - low)
 
 
 def _range(trainer: Trainer) -> tuple[float, float]:
@@ -212,8 +211,8 @@ def table(result: dict, data: str) -> str:
         lines.append("log-likelihood of the test set, nats (the paper's Table 1)")
         lines += [f"{name:<20} {mean:>7g} ± {error:g}" for name, (mean, error) in of_paper.items()]
     rows = [("this run", result)]
-    if last := result.get("last_weights"):
-        rows = [("this run, averaged", result), ("this run, last", last)]
+    if (other := result.get("not_averaged")) is not None:
+        rows = [("this run, averaged", result), ("  not averaged", other)]
     lines += [f"{name:<20} {row['log_likelihood']:>7.4g} ± {row['standard_error']:.2g}" for name, row in rows]
     return "\n".join(lines)
 

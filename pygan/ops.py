@@ -597,8 +597,8 @@ def products(kind: str) -> Iterator[None]:
     """Choose who multiplies in the layers, for the process, while the context lasts.
 
     By default it is pygan's kernels but for sizes at which torch's library was measured or is expected to be faster:
-    large products on a GPU, large ones and products of vectors on Intel CPUs with AVX-512. With "fused" the results
-    are the same bits on any number of threads; a library's may depend on it.
+    large products on a GPU and on Intel CPUs with AVX-512, products of vectors and of one output on x86 CPUs. With
+    "fused" the results are the same bits on any number of threads; a library's may depend on it.
 
     Args:
         kind: "fused", pygan's kernels; "library", torch's matrix product with pygan's kernels before and after it;

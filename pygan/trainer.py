@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pygan import native, ops, random
+from pygan import averaging, native, ops, random
 from pygan._names import check_whole
-from pygan.averaging import Average
 from pygan.config import TrainerConfig, check_device, check_modules, check_networks, infer_noise_dim
 from pygan.data import Dataset, as_dataset
 from pygan.history import DivergenceError, History, Recorder
@@ -63,7 +63,8 @@ class Trainer:
         noise_dim: the length of a noise vector; by default the input length of the generator's first layer.
         label_smoothing: ε of the discriminator's loss.
         ema_decay: of an exponential average of the generator's weights, for each iteration, in (0, 1), as 0.9999 over
-            some 10,000; taken every 50. Training does not see it: `sample` draws from it. None keeps none.
+            some 10,000; taken every 50, of parameters alone. Training does not see it: `sample` draws from it. None
+            keeps none.
         pixel_range: what 0 and 255 of uint8 data stand for.
         seed: of all randomness.
         engine: "native" runs whole iterations in compiled code, for two `pygan.nn.MLP`s; "composed" calls op
@@ -141,7 +142,7 @@ class Trainer:
         self._g = Optimizer(self.config.optimizer[0], generator.parameters())
         self._d = Optimizer(self.config.optimizer[1], discriminator.parameters())
         decay = self.config.ema_decay
-        self._average = None if decay is None else Average(generator, decay)
+        self._average = None if decay is None else averaging.Average(generator, decay)
         foreign = not (isinstance(generator, MLP) and isinstance(discriminator, MLP))
         self.torch_randomness = TorchRandomness(self.config.seed, self.device) if foreign else None
         self.engine  # noqa: B018  the native one is refused here, not when training begins
@@ -152,9 +153,11 @@ class Trainer:
         return self._data
 
     @property
-    def sampler(self) -> nn.Module:
-        """What `sample` draws from: the average of the generator's weights where `ema_decay` keeps one, else it."""
-        return self.generator if self._average is None else self._average.network
+    def average(self) -> dict[str, Tensor] | None:
+        """The average of the generator's parameters by name; None without `ema_decay`, and before iteration 50."""
+        if self._average is None or self.iteration < averaging.STEPS:
+            return None
+        return self._average.weights(self.generator)
 
     @property
     def engine(self) -> str:
@@ -276,8 +279,9 @@ class Trainer:
         Args:
             iterations: at least 1.
             callback: called a few times a second with this trainer and the statistics since its last call.
-            rollback: keep a copy of the last good state, as large as parameters and optimizer state together, to put
-                back should a loss become infinite or NaN. Without it such a run leaves the state as it then is.
+            rollback: keep a copy of the last good state, as large as parameters, their average and optimizer state
+                together, to put back should a loss become infinite or NaN. Without it such a run leaves the state as it
+                then is.
 
         Returns:
             The statistics of these iterations.
@@ -359,19 +363,32 @@ class Trainer:
                 return
             if not session.is_of(self):
                 session = native.Session(self)
-            most = _MOST_IN_A_CALL if self._average is None else self._average.until_due(self.iteration)
-            rows = session.run(self.iteration, min(end - self.iteration, most), _SECONDS_OF_A_CALL)
-            self.iteration += len(rows)
-            if self._average is not None:
-                self._average.follow(self.generator, self.iteration)
-            yield recorder.add(rows)
+            yield recorder.add(self._native_call(session, end))
 
-    def sample(self, n: int, *, step: int | None = None) -> Tensor:
-        """Examples from the generator, or from its average where `ema_decay` keeps one, in evaluation mode.
+    def _native_call(self, session: native.Session, end: int) -> np.ndarray:
+        """Iterations for some time, at most up to number `end`: with an average as many calls as it has looks."""
+        if self._average is None:
+            rows = session.run(self.iteration, min(end - self.iteration, _MOST_IN_A_CALL), _SECONDS_OF_A_CALL)
+            self.iteration += len(rows)
+            return rows
+        start, parts = time.monotonic(), []
+        while True:
+            left = start + _SECONDS_OF_A_CALL - time.monotonic()
+            due = self._average.until_due(self.iteration)
+            parts.append(session.run(self.iteration, min(end - self.iteration, due), max(left, 0.0)))
+            self.iteration += len(parts[-1])
+            self._average.follow(self.generator, self.iteration)
+            if left <= 0 or self.iteration == end or not np.isfinite(parts[-1]).all():
+                return np.concatenate(parts)
+
+    def sample(self, n: int, *, step: int | None = None, averaged: bool = True) -> Tensor:
+        """Examples from the generator in evaluation mode.
 
         Args:
             n: how many, at least 1.
             step: numbers the draw: the same number gives the same noise. By default each call takes the next.
+            averaged: with the average of its weights, where `ema_decay` keeps one and 50 iterations are done; else with
+                those that training left.
 
         Returns:
             (n, d) on the trainer's device.
@@ -383,7 +400,14 @@ class Trainer:
             step = self.samples_drawn
             self.samples_drawn += 1
         step = check_whole(step, "step", least=0)
-        return generate(self.sampler, n, self.config, step=step, like=next(self.generator.parameters()))
+        return generate(
+            self.generator,
+            n,
+            self.config,
+            step=step,
+            like=next(self.generator.parameters()),
+            weights=self.average if averaged else None,
+        )
 
     # ------------------------------------------------------------------------------------------- checkpoints
 
@@ -431,7 +455,7 @@ class Trainer:
                 state[f"{name}.{key}"] = value.detach()
             state |= {f"optimizer.{name}.{key}": buffer for key, buffer in optimizer.buffers.items()}
         if self._average is not None:
-            state |= {f"average.{key}": tensor for key, tensor in self._average.state().items()}
+            state |= {f"average.{name}": tensor for name, tensor in self._average.tensors.items()}
         if self.torch_randomness is not None:
             state |= self.torch_randomness.state()
         return state
@@ -453,16 +477,28 @@ def statistics(d_loss: Tensor, g_loss: Tensor, real_logits: Tensor, fake_logits:
     )
 
 
-def generate(generator: nn.Module, n: int, config: TrainerConfig, *, step: int, like: Tensor) -> Tensor:
-    """(n, d): the generator in evaluation mode at noise numbered by `step`."""
-    return generate_from(generator, sample_noise(n, config, step=step, like=like))
+def generate(
+    generator: nn.Module,
+    n: int,
+    config: TrainerConfig,
+    *,
+    step: int,
+    like: Tensor,
+    weights: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """(n, d): the generator in evaluation mode at noise numbered by `step`, with its own or other weights."""
+    return generate_from(generator, sample_noise(n, config, step=step, like=like), weights)
 
 
 @torch.no_grad()
-def generate_from(generator: nn.Module, z: Tensor) -> Tensor:
+def generate_from(generator: nn.Module, z: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
     """(n, d): the generator in evaluation mode at z, (n, noise_dim), some thousand rows at a time."""
+
+    def call(part: Tensor) -> Tensor:
+        return generator(part) if weights is None else torch.func.functional_call(generator, weights, (part,))
+
     with evaluating(generator):
-        return torch.cat([generator(part) for part in z.split(4096)])
+        return torch.cat([call(part) for part in z.split(4096)])
 
 
 def sample_noise(n: int, config: TrainerConfig, *, step: int, like: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ SHAPES = [
 SMALL_SHAPES = [shape for shape in SHAPES if math.prod(shape) < 1000]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 LOW = (torch.bfloat16, torch.float16)
+REDUCTIONS = ("mean", "sum", "none")
 ACTIVATIONS = ["identity", "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus"]
 
 # A rejected argument may raise any of these; what counts is that the sentence names the argument.
@@ -48,6 +49,7 @@ def shape_id(shape) -> str:
 
 
 over_shapes = pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
+over_reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
 over_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
 over_activations = pytest.mark.parametrize("activation", ACTIVATIONS)
 

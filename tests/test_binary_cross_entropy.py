@@ -11,6 +11,7 @@ from cases import (
     COMPILER_WARNINGS,
     LAYOUTS,
     LOW,
+    REDUCTIONS,
     REJECTED,
     assert_checked,
     assert_same_bits,
@@ -19,14 +20,13 @@ from cases import (
     leaves,
     normal,
     over_dtypes,
+    over_reductions,
     value_and_gradients,
     words,
 )
 from pygan import reference
 
-REDUCTIONS = ("mean", "sum", "none")
 SHAPES = [(1,), (), (7, 1), (64, 1), (2, 3, 5), (1009,)]
-over_reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
 over_logits = pytest.mark.parametrize("logits", [True, False], ids=["logits", "probabilities"])
 over_targets = pytest.mark.parametrize("target", ["ones", "zeros", "soft"])
 

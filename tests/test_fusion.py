@@ -1,145 +1,40 @@
 """`fuse` against the module that it was given: the same numbers, the same object, all around it still at work."""
 
 import copy
-import io
-import pickle
 
 import pytest
 import torch
-import torch.distributed
-import torch.utils.checkpoint
 from torch import nn
-from torch.nn.utils import parametrizations
 
+from patterns import PATTERNS, K, Scaled, Twice, close, normed, pair, shared
 from pygan import fusion, ops, random
 from pygan.fusion import fuse, fusions, unfuse
-
-K = 6
-
-
-class Scaled(nn.Linear):
-    """A layer with a forward of its own."""
-
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-class Renamed(nn.Linear):
-    """A layer with torch's forward."""
-
-
-class Block(nn.Sequential):
-    """A container that only has another name."""
-
-
-class Twice(nn.Sequential):
-    """A container with a forward of its own."""
-
-    def forward(self, x):
-        return super().forward(x) * 2
-
-
-class Residual(nn.Module):
-    """A body inside a larger module, and a layer that stands alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(K, 8), nn.ELU(), nn.Linear(8, K), nn.Tanh())
-        self.head = nn.Linear(K, 2)
-
-    def forward(self, x):
-        return self.head(x + self.body(x))
-
-
-def shared():
-    layer = nn.Linear(K, K)
-    return nn.Sequential(layer, nn.ReLU(), layer, nn.Tanh(), nn.Linear(K, 2), nn.Sigmoid())
-
-
-PATTERNS = {
-    "generator": lambda: nn.Sequential(nn.Linear(K, 9), nn.ReLU(inplace=True), nn.Linear(9, 5), nn.Tanh()),
-    "critic": lambda: nn.Sequential(
-        nn.Linear(K, 9), nn.LeakyReLU(0.2), nn.Linear(9, 4), nn.LeakyReLU(0.2), nn.Linear(4, 1)
-    ),
-    "one layer": lambda: nn.Sequential(nn.Linear(K, 9), nn.Sigmoid()),
-    "two slopes": lambda: nn.Sequential(nn.Linear(K, 9), nn.LeakyReLU(0.2), nn.Linear(9, 4), nn.LeakyReLU(0.1)),
-    "batch norm": lambda: nn.Sequential(
-        nn.Linear(K, 9),
-        nn.LeakyReLU(0.2),
-        nn.Linear(9, 8),
-        nn.BatchNorm1d(8),
-        nn.LeakyReLU(0.2),
-        nn.Linear(8, 3),
-        nn.Tanh(),
-    ),
-    "batch norms": lambda: nn.Sequential(
-        nn.Linear(K, 9),
-        nn.BatchNorm1d(9, affine=False),
-        nn.ReLU(),
-        nn.Linear(9, 8, bias=False),
-        nn.BatchNorm1d(8, track_running_stats=False),
-        nn.Tanh(),
-        nn.Linear(8, 7),
-        nn.BatchNorm1d(7, momentum=None, eps=0.1),
-        nn.Linear(7, 2),
-    ),
-    "layer norm": lambda: nn.Sequential(
-        nn.Linear(K, 9), nn.Softplus(), nn.LayerNorm(9), nn.Linear(9, 2), nn.Identity()
-    ),
-    "maxout": lambda: nn.Sequential(
-        nn.Linear(K, 20), nn.MaxPool1d(5), nn.Linear(4, 6), nn.MaxPool1d(2), nn.Linear(3, 1)
-    ),
-    "nested": lambda: nn.Sequential(nn.Sequential(nn.Linear(K, 9), nn.ReLU()), Block(nn.Linear(9, 2), nn.Sigmoid())),
-    "inside": Residual,
-    "no bias": lambda: nn.Sequential(nn.Linear(K, 9, bias=False), nn.ReLU(), nn.Linear(9, 2, bias=False), nn.Tanh()),
-    "spectral norm": lambda: nn.Sequential(
-        parametrizations.spectral_norm(nn.Linear(K, 9)), nn.ReLU(), parametrizations.spectral_norm(nn.Linear(9, 1))
-    ),
-    "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(K, 9)), nn.ReLU(), nn.Linear(9, 1)),
-    "older norms": lambda: nn.Sequential(
-        nn.utils.spectral_norm(nn.Linear(K, 9)), nn.ReLU(), nn.utils.spectral_norm(nn.Linear(9, 1)), nn.Tanh()
-    ),
-    "shared": shared,
-    "own forward": lambda: nn.Sequential(
-        Scaled(K, 9), nn.ReLU(), Renamed(9, 4), nn.Tanh(), Twice(nn.Linear(4, 2), nn.ReLU())
-    ),
-    "other activations": lambda: nn.Sequential(
-        nn.Linear(K, 9), nn.ELU(2.0), nn.Linear(9, 5), nn.GELU(), nn.Linear(5, 1)
-    ),
-    "norm at the end": lambda: nn.Sequential(nn.Linear(K, 9), nn.BatchNorm1d(9)),
-    "nothing": lambda: nn.Sequential(nn.Linear(K, 9), nn.GroupNorm(3, 9)),
-}
-
-
-def pair(name, dtype=torch.float64):
-    torch.manual_seed(0)
-    module = PATTERNS[name]().to(dtype)
-    if name == "older norms":  # torch cannot copy them once they were called
-        torch.manual_seed(0)
-        return module, fuse(PATTERNS[name]().to(dtype))
-    return module, fuse(copy.deepcopy(module))
-
-
-def close(left, right, tolerance=1e-11):
-    for one, other in zip(left, right, strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", PATTERNS)
 def test_outputs_gradients_and_second_gradients(name, training, dtype):
-    results = []
-    for module in pair(name, dtype):
+    def results(module):
         module.train(training)
-        x = torch.linspace(-2, 2, 7 * K, dtype=dtype).sin().view(7, K).requires_grad_()
+        dtype = next(module.parameters()).dtype
+        x = torch.linspace(-2, 2, 7 * K, dtype=torch.float64).sin().view(7, K).to(dtype).requires_grad_()
         y = module(x)
         inputs = [x, *module.parameters()]
         first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
         penalty = (first[0].norm(dim=1) - 1).square().sum()
         second = torch.autograd.grad(penalty, list(module.parameters()), materialize_grads=True)
-        results.append([y, *first, *second])
-    close(*results, tolerance=1e-11 if dtype == torch.float64 else 2e-4)
+        return [y, *first, *second]
+
+    module, fused = pair(name, dtype)
+    if dtype == torch.float64:
+        close(results(module), results(fused))
+        return
+    # near the zero of a gradient, as behind a batch norm, rounding is all there is, and torch's own is the measure
+    exact = results(pair(name, torch.float64)[0])
+    for truth, plain, ours in zip(exact, results(module), results(fused), strict=True):
+        error, allowed = (ours.double() - truth).norm(), (plain.double() - truth).norm()
+        assert error <= 4 * allowed + 2e-5 * (truth.norm() + truth.numel() ** 0.5)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -172,34 +67,6 @@ def test_is_what_it_was(name):
     unfuse(module)
     assert type(module) is kind
     assert not any(isinstance(m, fusion._FusedSequential) for m in module.modules())
-
-
-@pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
-def test_copies_are_fused_and_stand_alone(how):
-    module = fuse(Residual())
-    if how == "deepcopy":
-        other = copy.deepcopy(module)
-    elif how == "pickle":
-        other = pickle.loads(pickle.dumps(module))
-    else:
-        file = io.BytesIO()
-        torch.save(module, file)
-        file.seek(0)
-        other = torch.load(file, weights_only=False)
-    x = torch.randn(3, K)
-    close([module(x)], [other(x)], 0)
-    assert [(entry.name, entry.op) for entry in fusions(other)] == [
-        ("body.0", "mlp"),
-        ("body.2", "mlp"),
-        ("head", None),
-    ]
-    before = module(x)
-    with torch.no_grad():
-        for average, p in zip(other.parameters(), module.parameters(), strict=True):
-            average.lerp_(p + 1, 0.5)
-    close([module(x)], [before], 0)
-    assert not torch.equal(other(x), before)
-    assert type(unfuse(other.body)) is nn.Sequential
 
 
 def test_what_was_fused_is_told(capsys):
@@ -245,10 +112,6 @@ def test_what_is_left_has_a_reason(make, reason):
     entry = fusions(fuse(make()))[0]
     assert entry.op is None
     assert reason in entry.reason
-
-
-def normed(*parts, features=8):
-    return nn.Sequential(nn.Linear(K, 8), nn.BatchNorm1d(features), *parts)
 
 
 def test_what_of_a_batch_norm_is_left_has_a_reason():
@@ -316,16 +179,6 @@ def test_hooks_that_come_later_are_called():
     module[1].register_full_backward_hook(lambda *_: seen.append("backward"))
     module(x).sum().backward()
     assert seen[1:] == ["backward"]
-
-
-def test_hooks_of_all_modules_are_called():
-    module, seen = fuse(PATTERNS["critic"]()), []
-    handle = nn.modules.module.register_module_forward_hook(lambda layer, *_: seen.append(type(layer).__name__))
-    try:
-        module(torch.randn(4, K))
-    finally:
-        handle.remove()
-    assert seen[:2] == ["Linear", "LeakyReLU"]
 
 
 def test_changes_are_seen_at_the_next_call():
@@ -417,53 +270,6 @@ def test_a_tensor_of_inference_mode_and_of_meta():
     assert fused.to("meta")(torch.empty(2, K, dtype=torch.float64, device="meta")).shape == (2, 5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_autocast(dtype):
-    module, fused = pair("critic", torch.float32)
-    x = torch.randn(4, K)
-    with torch.autocast("cpu", dtype=dtype):
-        left, right = module(x), fused(x)
-    assert left.dtype == right.dtype == dtype
-    close([left], [right], 3e-2)
-    right.float().sum().backward()
-    assert fused[0].weight.grad.dtype == torch.float32
-
-
-@pytest.mark.parametrize("name", ["generator", "critic", "batch norm", "maxout", "inside", "spectral norm"])
-def test_compiles_without_a_break(name):
-    module, fused = pair(name, torch.float32)
-    compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
-    x = torch.randn(4, K)
-    left, right = module(x), compiled(x)
-    close([left], [right], 1e-5)
-    left.square().sum().backward()
-    right.square().sum().backward()
-    close([p.grad for p in module.parameters()], [p.grad for p in fused.parameters()], 1e-4)
-
-
-@pytest.mark.parametrize("name", ["one layer", "critic", "batch norm", "maxout"])
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointed(name, reentrant):
-    gradients = []
-    for module in pair(name):
-        x = torch.linspace(-1, 1, 8 * K, dtype=torch.float64).view(8, K).requires_grad_()
-        y = torch.utils.checkpoint.checkpoint(module, x, use_reentrant=reentrant)
-        gradients.append([y, *torch.autograd.grad(y.sum(), [x, *module.parameters()])] if not reentrant else [y])
-    close(*gradients)
-
-
-def test_what_a_hook_of_saved_tensors_raises_comes_through():
-    class Boom(Exception):
-        pass
-
-    def pack(tensor):
-        raise Boom
-
-    module = fuse(PATTERNS["one layer"]())
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), pytest.raises(Boom):
-        module(torch.randn(2, K))
-
-
 IN_PLACE = {
     "SiLU": lambda: [nn.Linear(K, 8), nn.BatchNorm1d(8), nn.SiLU(inplace=True)],
     "ReLU6": lambda: [nn.Linear(K, 8), nn.BatchNorm1d(8), nn.ReLU6(inplace=True), nn.Linear(8, 2)],
@@ -511,13 +317,6 @@ def test_a_forward_that_is_replaced_later_is_called(at):
     close([module(x)], [unfuse(copy.deepcopy(module))(x)], 1e-6)
 
 
-def test_export_of_any_batch():
-    fused, size = fuse(normed(nn.Tanh())).eval(), torch.export.Dim("m", min=2)
-    program = torch.export.export(fused, (torch.randn(8, K),), strict=False, dynamic_shapes=({0: size},))
-    x = torch.randn(5, K)
-    close([program.module()(x)], [fused(x)], 1e-6)
-
-
 def test_a_call_that_fails_is_not_counted():
     module = fuse(normed(nn.Tanh()))
     with pytest.raises(ValueError, match="last dimension"):
@@ -531,106 +330,6 @@ def test_dropout_where_no_seed_can_be_drawn():
         assert module(torch.randn(4, K, device="cpu")).shape == (4, 8)
     y = torch.vmap(module, randomness="different")(torch.ones(3, 4, K))
     assert not torch.equal(y[0], y[1])
-
-
-def test_functional_forms():
-    module, fused = pair("critic")
-    x = torch.randn(4, K, dtype=torch.float64)
-    state = {name: p + 1 for name, p in fused.named_parameters()}
-    call = torch.func.functional_call
-    close([call(module, state, (x,))], [call(fused, state, (x,))])
-    loss = [torch.func.grad(lambda p, m=m: call(m, p, (x,)).sum())(state) for m in (module, fused)]
-    close(loss[0].values(), loss[1].values())
-
-
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_vmap_over_networks():
-    made = [pair("critic") for _ in range(3)]
-    x = torch.randn(4, K, dtype=torch.float64)
-    stacked, _ = torch.func.stack_module_state([fused for _, fused in made])
-    fused = made[0][1]
-    y = torch.vmap(lambda p: torch.func.functional_call(fused, p, (x,)))(stacked)
-    close(y, [module(x) for module, _ in made])
-
-
-def test_export():
-    module, fused = pair("generator", torch.float32)
-    x = torch.randn(4, K)
-    program = torch.export.export(fused.eval(), (x,))
-    close([program.module()(x)], [module(x)], 1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
-def test_checkpointing_and_anomalies():
-    module, fused = pair("critic")
-    x = torch.randn(4, K, dtype=torch.float64, requires_grad=True)
-    with torch.autograd.detect_anomaly(check_nan=True):
-        y = torch.utils.checkpoint.checkpoint(fused, x, use_reentrant=False)
-        (gradient,) = torch.autograd.grad(y.sum(), x)
-    close([gradient], torch.autograd.grad(module(x).sum(), x))
-
-
-def test_a_saved_tensor_that_changes_raises():
-    module = fuse(nn.Sequential(nn.Linear(K, 3), nn.ReLU()))
-    y = module(torch.randn(2, K))
-    y.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
-
-
-@pytest.fixture
-def process_group(tmp_path):
-    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'ddp'}", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("name", ["critic", "batch norm"])
-def test_distributed_data_parallel(name, process_group):
-    x, gradients = torch.randn(6, K, dtype=torch.float64), []
-    for module in pair(name):
-        parallel = nn.parallel.DistributedDataParallel(module)
-        parallel(x).square().sum().backward()
-        gradients.append([p.grad for p in module.parameters()])
-    close(*gradients)
-
-
-def test_data_parallel():
-    module, fused = pair("batch norm")
-    x = torch.randn(6, K, dtype=torch.float64)
-    close([nn.DataParallel(module)(x)], [nn.DataParallel(fused)(x)])
-
-
-def test_fp16_with_a_gradient_scaler():
-    states = []
-    for module in pair("batch norm", torch.float32):
-        optimizer, scaler = torch.optim.SGD(module.parameters(), lr=0.1), torch.amp.GradScaler("cpu")
-        for i in range(3):
-            x = torch.linspace(i, i + 3, 8 * K).cos().view(8, K)
-            optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.float16):
-                loss = module(x).float().square().mean()
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-        states.append(module.state_dict())
-    close(states[0].values(), states[1].values(), 2e-2)
-    assert scaler.get_scale() == 65536  # no step was left out
-
-
-def test_averages_of_weights():
-    averages = []
-    for module in pair("batch norm"):
-        average = torch.optim.swa_utils.AveragedModel(module)
-        with torch.no_grad():
-            for p in module.parameters():
-                p.add_(1)
-        average.update_parameters(module)
-        average.update_parameters(module)
-        batches = [torch.linspace(i, i + 2, 5 * K, dtype=torch.float64).sin().view(5, K) for i in range(3)]
-        torch.optim.swa_utils.update_bn(batches, average)
-        averages.append(average.state_dict())
-    close(averages[0].values(), averages[1].values())
 
 
 @pytest.mark.parametrize("call", [fuse, unfuse, fusions])

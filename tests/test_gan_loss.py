@@ -13,6 +13,7 @@ from cases import (
     DTYPES,
     LAYOUTS,
     LOW,
+    REDUCTIONS,
     REJECTED,
     assert_checked,
     assert_same_bits,
@@ -21,12 +22,12 @@ from cases import (
     leaves,
     normal,
     over_dtypes,
+    over_reductions,
     value_and_gradients,
     words,
 )
 from pygan import reference
 
-REDUCTIONS = ("mean", "sum", "none")
 KINDS = ("non_saturating", "minimax")  # the game's own
 ALL_KINDS = (*KINDS, "hinge", "least_squares", "wasserstein")
 # The discriminator's losses, with and without smoothing where there is one.
@@ -39,7 +40,6 @@ DISCRIMINATOR = {
 }
 OTHERS = ("hinge", "least_squares", "wasserstein")
 SHAPES = [(1,), (), (7, 1), (64, 1), (2, 3, 5), (1009,)]
-over_reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
 over_kinds = pytest.mark.parametrize("kind", KINDS)
 over_all_kinds = pytest.mark.parametrize("kind", ALL_KINDS)
 over_discriminators = pytest.mark.parametrize("settings", DISCRIMINATOR.values(), ids=DISCRIMINATOR)

@@ -44,22 +44,24 @@ bool has_bf16_tiles() {
 }
 #endif
 
-// The CPU's rows of the table, measured on Sapphire Rapids and, for AVX2, on Zen 3 (docs/performance.md). On both the
-// library has the faster product of a vector and of one output; on the first also of many rows, and its bf16 has matrix
-// units that these kernels do not use.
+// The CPU's rows of the table (docs/performance.md). A vector times a weight, and one output, are products without reuse,
+// for which these kernels pack in vain. On Sapphire Rapids the library also has the faster product of many rows, and its
+// bf16 matrix units that these kernels do not use; on Zen 3, with AVX2, these are the faster ones.
 LibraryProducts on_cpu(const Backend& backend, at::ScalarType type, int64_t rows, int64_t outputs, double flops) {
 #if defined(__x86_64__)
   static const bool intel = __builtin_cpu_is("intel"), tiles = has_bf16_tiles();
   constexpr double kWorthACall = 2e4, kLarge = 2e7;
   const bool avx512 = std::string_view(backend.name) == "avx512", avx2 = std::string_view(backend.name) == "avx2";
   if (!(avx2 || avx512) || flops < kWorthACall) return {};
-  const bool measured = intel && avx512;
-  if (type == at::kFloat) {
-    const bool thin = rows <= (measured ? 4 : 2) || (outputs <= 4 && rows >= 32);
-    const bool large = measured && rows >= 192 && flops >= kLarge;
+  if (type == at::kFloat && intel && avx512) {
+    const bool thin = rows <= 4 || (outputs <= 4 && rows >= 32), large = rows >= 192 && flops >= kLarge;
     return {thin || large, thin || large};
   }
-  if (type == at::kBFloat16 && measured && tiles && flops >= kLarge) return {true, true};
+  if (type == at::kFloat) {
+    const bool few = outputs <= 4 && flops >= (outputs == 1 ? kWorthACall : 2e5);
+    return {rows == 1 || (few && rows >= 32), rows == 1 || (few && rows >= 256)};
+  }
+  if (type == at::kBFloat16 && intel && avx512 && tiles && flops >= kLarge) return {true, true};
 #endif
   return {};
 }
