@@ -29,7 +29,6 @@ def main() -> None:
     parser.add_argument("--recipe", default="mnist_paper")
     parser.add_argument("--update", default="alternating", choices=("alternating", "simultaneous"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ema-decay", type=float, default=0.99992, help="of an iteration; over some 25 epochs")
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--every", type=int, default=10, help="epochs between two looks")
     arguments = parser.parse_args()
@@ -37,7 +36,7 @@ def main() -> None:
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     state, best, curve = folder / "checkpoint.safetensors", folder / "best.safetensors", folder / "curve.jsonl"
-    recipe = recipes.get(arguments.recipe, update=arguments.update, seed=arguments.seed, ema_decay=arguments.ema_decay)
+    recipe = recipes.get(arguments.recipe, update=arguments.update, seed=arguments.seed)
     data, validation, test = recipe.load_data(), recipe.load_validation(), recipe.load_test()
     trainer = pygan.Trainer.resume(state, data) if state.exists() else recipe.build(data)
     rows = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []

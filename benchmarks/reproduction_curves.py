@@ -1,8 +1,9 @@
-"""The runs in docs/reproduction as the table of docs/reproduction.md, which tables.py fills in, and as its picture.
+"""The runs in docs/reproduction as the tables of docs/reproduction.md, which tables.py fills in, and as its picture.
 
     python benchmarks/reproduction_curves.py   # draws docs/reproduction.png
 
-A run is docs/reproduction/mnist-UPDATE-SEED.jsonl: the curve.jsonl that benchmarks/reproduce.py writes.
+A run is docs/reproduction/mnist-UPDATE-SEED[-WHICH].jsonl: the curve.jsonl that benchmarks/reproduce.py writes. Where
+several averages were followed they are under "windows", by the epochs that each is over.
 """
 
 import json
@@ -10,15 +11,17 @@ import json
 from table_text import ROOT, markdown
 
 RUNS = ROOT / "docs" / "reproduction"
-EPOCHS = (10, 20, 50, 100, 150, 200, 250, 300, 400, 500)
+EPOCHS = (10, 20, 30, 40, 50, 60, 80, 100, 150, 200, 250, 300, 400, 500)
+WINDOW = "100"  # epochs that the recipe's average is over
 
 
 def runs() -> dict[str, list[dict]]:
-    """The looks of each run by its name, UPDATE, seed SEED."""
+    """The looks of each run by its name, UPDATE, seed SEED[, WHICH]."""
     found = {}
     for path in sorted(RUNS.glob("mnist-*-*.jsonl")):
-        _, update, seed = path.stem.split("-")
-        found[f"{update}, seed {seed}"] = [json.loads(line) for line in path.read_text().splitlines()]
+        _, update, seed, *which = path.stem.split("-")
+        name = ", ".join([update, f"seed {seed}", *which])
+        found[name] = [json.loads(line) for line in path.read_text().splitlines()]
     return found
 
 
@@ -27,9 +30,21 @@ def curves() -> dict[str, dict[int, dict]]:
     found = {}
     for name, rows in runs().items():
         found[name] = {row["epoch"]: row for row in rows}
-        if averaged := {row["epoch"]: row["averaged"] for row in rows if "averaged" in row}:
+        averages = {row["epoch"]: row.get("averaged") or row.get("windows", {}).get(WINDOW) for row in rows}
+        if averaged := {epoch: look for epoch, look in averages.items() if look}:
             found[f"{name}, averaged"] = averaged
     return found
+
+
+def windows() -> str:
+    """The averages of the runs of which several were followed, by the epochs that they are over."""
+    lines, over = [], ["5", "25", "50", "100"]
+    for name, rows in runs().items():
+        for row in rows:
+            if row["epoch"] in EPOCHS and len(row.get("windows", {})) > 1:
+                looks = [row, *(row["windows"].get(window) for window in over)]
+                lines.append([name, str(row["epoch"]), *map(_cell, looks)])
+    return markdown(["run", "epoch", "as it is", *(f"over {window}" for window in over)], lines)
 
 
 def table() -> str:
@@ -47,7 +62,7 @@ def table() -> str:
 def _cell(look: dict | None) -> str:
     if look is None:
         return ""
-    return f"{look['log_likelihood']:.1f} ± {look['standard_error']:.1f} (σ {look['sigma']:.3f})"
+    return f"{look['log_likelihood']:.1f}" + (f" ± {look['standard_error']:.1f}" if "standard_error" in look else "")
 
 
 def draw() -> None:
@@ -56,7 +71,9 @@ def draw() -> None:
     from pygan.figures import canvas
 
     mean, error = PAPER["mnist"]["Adversarial nets"]
-    colours = {name: canvas.COLOURS[key] for name, key in zip(runs(), ("model", "data", "ink"), strict=False)}
+    # Okabe and Ito's, in the order in which they are told apart best
+    palette = (*(canvas.COLOURS[key] for key in ("model", "data", "ink")), "#009E73", "#CC79A7", "#56B4E9")
+    colours = dict(zip(runs(), palette, strict=False))
     with canvas.style():
         figure = canvas.new_figure(8, 4.2)
         axes = figure.subplots()

@@ -7,7 +7,7 @@
 
 A table stands between `<!-- table KIND FILE -->` and `<!-- end of table -->`. What is between `<!-- gpu KIND -->` and
 `<!-- end of gpu -->` is made of all benchmarks/results/CARD/results.json, which benchmarks/gpu_check.py writes; what is
-between `<!-- curves -->` and `<!-- end of curves -->`, of docs/reproduction/*.jsonl.
+between `<!-- curves -->` and `<!-- end of curves -->`, and likewise `windows`, of docs/reproduction/*.jsonl.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from table_text import RESULTS, ROOT, markdown, ops, three_digits
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "reproduction.md")
 TABLE = re.compile(r"(<!-- table (\S+) (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-CURVES = re.compile(r"(<!-- curves -->\n).*?(<!-- end of curves -->)", re.DOTALL)
+CURVES = re.compile(r"(<!-- (curves|windows) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 ON_GPUS = re.compile(r"(<!-- gpu (\S+) -->\n).*?(<!-- end of gpu -->)", re.DOTALL)
 
 SHAPES = {
@@ -109,9 +109,8 @@ def filled(text: str) -> str:
         begin, kind, file, end = match.groups()
         return begin + KINDS[kind](json.loads((RESULTS / file).read_text())) + end
 
-    text = CURVES.sub(
-        lambda match: match.group(1) + reproduction_curves.table() + match.group(2), TABLE.sub(table, text)
-    )
+    curves = {"curves": reproduction_curves.table, "windows": reproduction_curves.windows}
+    text = CURVES.sub(lambda match: match.group(1) + curves[match.group(2)]() + match.group(3), TABLE.sub(table, text))
     return ON_GPUS.sub(lambda match: match.group(1) + on_gpus(match.group(2)) + match.group(3), text)
 
 

@@ -49,6 +49,7 @@ def test_mnist_paper_is_the_papers():
     assert (config.noise, config.noise_dim, config.batch_size, config.k) == ("uniform", 100, 100, 1)
     assert (config.generator_loss, config.label_smoothing) == ("non_saturating", 0.0)
     assert (recipe.data, recipe.rows, recipe.iterations) == ("mnist:fit", None, 250 * 500)
+    assert config.ema_decay == 0.99998  # the one thing that is not: training does not see it
     rule = Momentum(0.1, 0.5, 1.000004, 1e-6, 0.7, (1, 250), None)
     assert config.optimizer == (rule, rule)
     for network, radius in ((G, 0.05), (D, 0.005)):

@@ -4,6 +4,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/sum.h>
 
 #include <atomic>
@@ -112,7 +113,13 @@ void library_backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor
     at::mm_out(rows, g, weight);
     if (dropout.p > 0) grad_x.copy_(dropped(grad_x, dropout));
   }
-  if (mask[1]) at::mm_out(grad_weight, g.t(), as_rows(dropped(x, dropout)));
+  if (mask[1]) {
+    const at::Tensor rows = as_rows(dropped(x, dropout));
+    if (rows.size(0) == 1)
+      at::mul_out(grad_weight, g.t(), rows);  // each element once: a product's set-up costs as much again
+    else
+      at::mm_out(grad_weight, g.t(), rows);
+  }
   if (mask[2]) at::sum_out(grad_bias, g, {0});
 }
 
