@@ -78,7 +78,15 @@ def draw() -> None:
         figure = canvas.new_figure(8, 4.2)
         axes = figure.subplots()
         axes.axhspan(mean - error, mean + error, color=canvas.COLOURS["faint"], alpha=0.4, lw=0)
-        axes.text(2, mean + error + 1, "the paper: 225 ± 2", va="bottom", color=canvas.COLOURS["ink"])
+        axes.annotate(
+            f"the paper: {mean:g} ± {error:g}",
+            (1, mean + error),
+            (0, 2),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            color=canvas.COLOURS["ink"],
+        )
         for name, looks in curves().items():
             averaged = name.endswith(", averaged")
             axes.plot(
@@ -88,7 +96,7 @@ def draw() -> None:
                 ls="--" if averaged else "-",
                 label=name,
             )
-        axes.set(xlabel="epoch", ylabel="log-likelihood of the test set, nats", xlim=(0, None), ylim=(0, 240))
+        axes.set(xlabel="epoch", ylabel="log-likelihood of the test set, nats", xlim=(0, None), ylim=(0, 250))
         axes.set_title("mnist_paper, Parzen window of 10,000 samples")
         axes.legend(loc="lower right")
         figure.tight_layout()
