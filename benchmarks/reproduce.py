@@ -3,9 +3,9 @@
     python benchmarks/reproduce.py runs/mnist-0 --update alternating --seed 0 --epochs 500
 
 Each line of FOLDER/curve.jsonl is one look at the generator: 10,000 samples, sigma chosen on 1000 validation examples,
-mean and standard error over the 10,000 test examples; and the same of the average of its weights, which the paper does
-not have. FOLDER/checkpoint.safetensors is the last state, best.safetensors that of the average's highest validation
-log-likelihood; the same command continues a run that was stopped.
+mean and standard error over the 10,000 test examples; and the same of the average of its weights, where the recipe
+keeps one, which the paper does not have. FOLDER/checkpoint.safetensors is the last state, best.safetensors that of the
+highest validation log-likelihood, the average's where there is one; the same command continues a run that was stopped.
 """
 
 import argparse
@@ -48,14 +48,17 @@ def main() -> None:
         history = trainer.run(arguments.every * per_epoch, rollback=False)
         seconds += time.monotonic() - begin
         result = evaluation.evaluate(trainer, validation, test)
-        average = {name: round(result[name], 4) for name in _MEASURED}
-        average["validation"] = round(max(result["validation"]), 4)
+        sampled = {name: round(result[name], 4) for name in _MEASURED}
+        sampled["validation"] = round(max(result["validation"]), 4)
         row = {"epoch": trainer.iteration // per_epoch, "seconds": round(seconds, 1)}
-        row |= {name: round(result["not_averaged"][name], 4) for name in _MEASURED}
         row |= {name: round(float(np.mean(getattr(history, name))), 4) for name in STATISTICS}
-        row["averaged"] = average
+        if "not_averaged" in result:
+            row |= {name: round(value, 4) for name, value in (result["not_averaged"] or {}).items()}
+            row["averaged"] = sampled
+        else:  # a recipe without an average
+            row |= sampled
         trainer.save(state, overwrite=True)
-        if all(average["validation"] > earlier["averaged"]["validation"] for earlier in rows):
+        if all(sampled["validation"] > earlier.get("averaged", earlier)["validation"] for earlier in rows):
             shutil.copyfile(state, best)
         print(row, flush=True)
         rows.append(row)
